@@ -1,0 +1,237 @@
+"""Requests to Asterisk over HTTP, by treq."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    DNSLookupError,
+    TimeoutError,
+)
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    PotentialDataLoss,
+    RequestNotSent,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from ariproxy.ari.messages import (
+    IDEMPOTENT_METHODS,
+    AsteriskAnswer,
+    AsteriskRequest,
+)
+from ariproxy.errors import AsteriskAnswerLost, AsteriskUnavailable
+from ariproxy.interfaces import IAsterisk
+
+CONNECTION_KEPT = 5.0
+"""Seconds that an idle connection is kept: less than Asterisk keeps it
+(``session_keep_alive`` of http.conf, 15 s), so that no request is sent on a
+connection that it is just closing."""
+
+PING_TIMEOUT = 2.0
+
+BODY_LIMIT = 4 * 1024 * 1024
+"""Bytes of an answer's body that are kept; more than Kafka takes by far."""
+
+
+def basic_authorization(user: str, password: str) -> str:
+    """The value of an Authorization header (RFC 7617)."""
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+@implementer(IAgent)
+class _AsGiven:
+    """Sends exactly the given address, and no header that treq adds by itself.
+
+    treq normalises addresses and asks for compressed answers; the command's
+    url must reach Asterisk as the call-controller spelled it.
+    """
+
+    def __init__(self, agent: IAgent, address: bytes) -> None:
+        self._agent = agent
+        self._address = address
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        headers = Headers() if headers is None else headers.copy()
+        headers.removeHeader(b"accept-encoding")
+        return self._agent.request(method, self._address, headers, bodyProducer)
+
+
+class _Body(Protocol):
+    """Collects a body up to a limit, and counts all of it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.size = 0
+        self.kept = bytearray()
+        self.whole: Deferred[None] = Deferred(self._abort)
+
+    def _abort(self, _: Deferred[None]) -> None:
+        abort = getattr(self.transport, "abortConnection", None)
+        if abort is not None:
+            abort()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.size += len(data)
+        if len(self.kept) < self._limit:
+            self.kept += data[: self._limit - len(self.kept)]
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        if self.whole.called:
+            return
+        if reason is None or reason.check(ResponseDone, PotentialDataLoss):
+            self.whole.callback(None)
+        else:
+            self.whole.errback(reason)
+
+
+@implementer(IAsterisk)
+class RestClient:
+    """ARI over HTTP: any status is an answer, no redirect is followed, no cookie kept.
+
+    :param clock: the reactor's clock (``IReactorTime``).
+    :param agent: makes the connections, with its own limit for connecting.
+    :param base: the address of ARI without credentials and trailing slash.
+    :param authorization: the value of the Authorization header.
+    :param timeout: seconds until the whole answer must be there.
+    :param retries: how often a request is asked again that may be asked again.
+    """
+
+    name = "asterisk"
+
+    def __init__(
+        self,
+        *,
+        agent: IAgent,
+        clock: Any,
+        base: str,
+        authorization: str,
+        user_agent: str,
+        timeout: float,
+        retries: int,
+    ) -> None:
+        self._agent = agent
+        self._clock = clock
+        self._base = base
+        self._place = urlsplit(base).netloc
+        self._timeout = timeout
+        self._retries = retries
+        self._headers = Headers(
+            {"Authorization": [authorization], "User-Agent": [user_agent]}
+        )
+
+    async def request(self, request: AsteriskRequest) -> AsteriskAnswer:
+        """See ``IAsterisk``."""
+        again = self._retries if request.method in IDEMPOTENT_METHODS else 0
+        while True:
+            try:
+                return await self._limited(request, self._timeout)
+            except _TimedOut as error:
+                raise AsteriskAnswerLost(str(error)) from None
+            except (AsteriskAnswerLost, _NotSent):
+                if again <= 0:
+                    raise
+                again -= 1
+
+    async def check(self) -> None:
+        """See ``IHealthChecked``: asks ``/asterisk/ping``."""
+        try:
+            answer = await self._limited(
+                AsteriskRequest("GET", "/asterisk/ping"), PING_TIMEOUT
+            )
+        except _TimedOut as error:
+            raise AsteriskUnavailable(str(error)) from None
+        if answer.status != 200:
+            hint = ": user or password is wrong" if answer.status == 401 else ""
+            raise AsteriskUnavailable(
+                f"{self._place} answers {answer.status} to /asterisk/ping{hint}"
+            )
+
+    def _limited(
+        self, request: AsteriskRequest, seconds: float
+    ) -> Deferred[AsteriskAnswer]:
+        def late(_: object, seconds: float) -> NoReturn:
+            raise _TimedOut(f"{self._place} gave no answer within {seconds:g} s")
+
+        asked = ensureDeferred(self._ask(request))
+        return asked.addTimeout(seconds, self._clock, late)
+
+    async def _ask(self, request: AsteriskRequest) -> AsteriskAnswer:
+        headers = self._headers.copy()
+        if request.body is not None:
+            headers.setRawHeaders("Content-Type", ["application/json"])
+        # A client of its own for each request: cookies are forgotten with it.
+        client = HTTPClient(
+            _AsGiven(self._agent, f"{self._base}{request.url}".encode("ascii"))
+        )
+        try:
+            response = await client.request(
+                request.method,
+                self._base,
+                headers=headers,
+                data=request.body,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,
+            )
+            body = _Body(BODY_LIMIT)
+            response.deliverBody(body)
+            await body.whole
+        except CancelledError:
+            raise
+        except (ConnectError, DNSLookupError, ConnectingCancelledError) as error:
+            raise AsteriskUnavailable(
+                f"no connection to {self._place}: {_reason(error)}"
+            ) from error
+        except RequestNotSent as error:
+            raise _NotSent(f"the connection to {self._place} broke") from error
+        except (
+            RequestTransmissionFailed,
+            ResponseNeverReceived,
+            ResponseFailed,
+            ConnectionClosed,
+        ) as error:
+            raise AsteriskAnswerLost(
+                f"the connection to {self._place} broke before the whole answer came: "
+                f"{_reason(error)}"
+            ) from error
+        content_type = response.headers.getRawHeaders("content-type", [None])[0]
+        return AsteriskAnswer(response.code, bytes(body.kept), content_type, body.size)
+
+
+class _TimedOut(Exception):
+    pass
+
+
+class _NotSent(AsteriskUnavailable):
+    pass
+
+
+def _reason(error: Exception) -> str:
+    """One line about an error of Twisted, which wraps lists of failures."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return "; ".join(_reason(each.value) for each in reasons)
+    if isinstance(error, TimeoutError):
+        return "it timed out"
+    return str(error) or type(error).__name__

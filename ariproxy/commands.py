@@ -1,0 +1,341 @@
+"""The other direction: a command of Kafka -> Asterisk -> its answer in Kafka.
+
+Every command that can be read gets exactly one answer. Its offset is settled
+only when Kafka has acknowledged that answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+
+from msgspec import Struct
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ariproxy.ari.messages import AsteriskAnswer
+from ariproxy.ari.resources import (
+    Resource,
+)
+from ariproxy.callcontext import CallContexts
+from ariproxy.clocks import sleep
+from ariproxy.envelope import (
+    Answer,
+    Command,
+    asterisk_answer,
+    decode_command,
+    encode_response,
+    proxy_answer,
+)
+from ariproxy.errors import (
+    AriProxyError,
+    AsteriskAnswerLost,
+    CommandRefused,
+    PublishFailed,
+    RecordTooLarge,
+    UndecodableMessage,
+)
+from ariproxy.interfaces import IAsterisk, IPublisher, IRecordSource
+from ariproxy.kafka.records import IncomingRecord, OutgoingRecord
+from ariproxy.metrics import Metrics
+from ariproxy.ordering import Lanes
+from ariproxy.repeated import Repeated
+from ariproxy.requests import Request, prepare
+
+PUBLISH_RETRY_AFTER = 0.5
+"""Seconds until an answer that Kafka did not take is offered again."""
+
+
+class _Running(Struct, eq=False):
+    """One command on its way through."""
+
+    record: IncomingRecord
+    command: Command
+    resources: Sequence[Resource] = ()
+    outcome: str = "answered"
+
+
+class CommandStream:
+    """Runs commands in the order of their call context and publishes answers."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        commands_topic: str,
+        dead_letter_topic: str | None,
+        source: IRecordSource,
+        asterisk: IAsterisk,
+        contexts: CallContexts,
+        publisher: IPublisher,
+        metrics: Metrics,
+        clock: IReactorTime,
+        answered: Callable[[str], None],
+        concurrency: int,
+        verbose: bool,
+    ) -> None:
+        self._topic = topic
+        self._commands_topic = commands_topic
+        self._dead_letter_topic = dead_letter_topic
+        self._source = source
+        self._asterisk = asterisk
+        self._contexts = contexts
+        self._publisher = publisher
+        self._metrics = metrics
+        self._clock = clock
+        self._answered = answered
+        self._verbose = verbose
+        self._lanes = Lanes(concurrency, self._failed)
+        self._unreadable = Repeated(clock)
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many commands are being carried out."""
+        return self._lanes.running
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for their turn."""
+        return self._lanes.waiting
+
+    def start(self) -> None:
+        """Begin to consume."""
+        self._source.start(self.receive)
+
+    async def stop(self, timeout: float) -> int:
+        """Start no more commands and wait for those running; give how many still do.
+
+        Commands that were not started are not settled: whoever consumes the
+        partition next runs them.
+        """
+        self._stopping = True
+        self._source.pause()
+        self._lanes.clear()
+        waited = 0.0
+        while self._lanes.running and waited < timeout:
+            await sleep(self._clock, 0.05)
+            waited += 0.05
+        return self._lanes.running
+
+    def receive(self, records: Sequence[IncomingRecord]) -> None:
+        """Take a batch as it was consumed; never raises, never waits."""
+        if self._stopping:
+            return
+        for record in records:
+            try:
+                command = decode_command(record.value)
+            except UndecodableMessage as error:
+                self._unread(record, error)
+                continue
+            self._lanes.add(
+                self._lane(record, command), partial(self._run, record, command)
+            )
+
+    @staticmethod
+    def _lane(record: IncomingRecord, command: Command) -> Hashable:
+        """Commands of one lane run one after the other.
+
+        Without call context the record's key says what belongs together;
+        without a key nothing does.
+        """
+        if command.call_context is not None:
+            return command.call_context
+        return record.key or (record.topic, record.partition, record.offset)
+
+    # -- one command ----------------------------------------------------------
+
+    async def _run(self, record: IncomingRecord, command: Command) -> None:
+        if not self._source.claim(record):
+            return
+        running = _Running(record, command)
+        try:
+            answer = await self._answer(running)
+        except Exception:
+            # A defect of ours; the controller gets its answer all the same.
+            self._log.failure(
+                "Command {command_id} not carried out",
+                call_context=command.call_context,
+                command_id=command.command_id,
+            )
+            running.outcome = "defect"
+            answer = proxy_answer(500, "the proxy failed to carry out the command")
+        self._publish(running, answer)
+
+    async def _answer(self, running: _Running) -> Answer:
+        try:
+            request = prepare(running.record, running.command)
+        except CommandRefused as error:
+            running.outcome = "refused"
+            return proxy_answer(400, str(error))
+        running.resources = request.resources
+        context = running.command.call_context
+        created = request.created if context is not None else ()
+        registration = await self._contexts.register(created, context or "")
+        try:
+            answer = await self._ask(request)
+        except AsteriskAnswerLost as error:
+            running.outcome = "unknown"
+            await self._contexts.accepted(registration)
+            return proxy_answer(500, str(error), outcome="unknown")
+        except AriProxyError as error:
+            running.outcome = "unreachable"
+            await self._contexts.refused(registration)
+            return proxy_answer(500, str(error))
+        if answer.status < 400:
+            await self._contexts.accepted(registration)
+        else:
+            await self._contexts.refused(registration)
+        return self._carried(answer)
+
+    @staticmethod
+    def _carried(answer: AsteriskAnswer) -> Answer:
+        if answer.size > len(answer.body):
+            return _too_large(answer.status, answer.size)
+        return asterisk_answer(answer.status, answer.body, answer.content_type)
+
+    async def _ask(self, request: Request) -> AsteriskAnswer:
+        asked, template = request.asked, request.template.path
+        self._metrics.request_started(asked.method, template)
+        if self._verbose:
+            self._log.debug(
+                ">>> ARI COMMAND {method} {url} {body}",
+                method=asked.method,
+                url=asked.url,
+                body=(asked.body or b"").decode("utf-8", "replace"),
+            )
+        begin = self._clock.seconds()
+        try:
+            answer = await self._asterisk.request(asked)
+        except AriProxyError:
+            self._metrics.request_failed(asked.method, template)
+            raise
+        self._metrics.request_finished(
+            asked.method, template, self._clock.seconds() - begin
+        )
+        if self._verbose:
+            self._log.debug(
+                ">>>   ARI RESPONSE {status} {body}",
+                status=answer.status,
+                body=answer.body.decode("utf-8", "replace"),
+            )
+        return answer
+
+    # -- its answer -------------------------------------------------------------
+
+    def _publish(self, running: _Running, answer: Answer) -> None:
+        command = running.command
+        value = encode_response(
+            self._commands_topic, command, running.resources, answer
+        )
+        key = command.call_context
+        record = OutgoingRecord(
+            self._topic,
+            None if key is None else key.encode("utf-8", "replace"),
+            value,
+            _trace_headers(running.record),
+        )
+        self._offer(running, answer, record)
+
+    def _offer(self, running: _Running, answer: Answer, record: OutgoingRecord) -> None:
+        self._publisher.publish(
+            record, partial(self._published, running, answer, record)
+        )
+
+    def _published(
+        self,
+        running: _Running,
+        answer: Answer,
+        record: OutgoingRecord,
+        error: Exception | None,
+    ) -> None:
+        command = running.command
+        if isinstance(error, PublishFailed):
+            # The answer waits here until Kafka takes it; its offset waits too.
+            self._clock.callLater(
+                PUBLISH_RETRY_AFTER, self._offer, running, answer, record
+            )
+            return
+        if isinstance(error, RecordTooLarge):
+            reduced = _too_large(answer.status_code, len(record.value or b""))
+            if reduced != answer:
+                self._publish(running, reduced)
+                return
+        if error is None:
+            self._metrics.command_settled(running.outcome)
+            if command.call_context is not None:
+                self._answered(command.call_context)
+        else:
+            self._metrics.command_settled("answer-lost")
+            self._log.error(
+                "Answer to command {command_id} not taken by Kafka: {error}",
+                call_context=command.call_context,
+                command_id=command.command_id,
+                error=error,
+            )
+        self._source.settle(running.record)
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("A command ended without an answer", failure)
+
+    # -- what cannot be read ------------------------------------------------------
+
+    def _unread(self, record: IncomingRecord, error: Exception) -> None:
+        self._metrics.command_settled("undecodable")
+        if count := self._unreadable.due("undecodable"):
+            self._log.warn(
+                "Command at {topic}/{partition}/{offset} cannot be read and gets no "
+                "answer: {error} ({count} since the last such line)",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                error=error,
+                count=count,
+            )
+        if self._dead_letter_topic is None:
+            self._source.settle(record)
+            return
+        letter = OutgoingRecord(
+            self._dead_letter_topic,
+            record.key,
+            record.value,
+            (
+                ("error", str(error).encode("utf-8", "replace")),
+                ("topic", record.topic.encode()),
+                ("partition", str(record.partition).encode()),
+                ("offset", str(record.offset).encode()),
+            ),
+        )
+        self._bury(record, letter)
+
+    def _bury(self, record: IncomingRecord, letter: OutgoingRecord) -> None:
+        def settled(error: Exception | None) -> None:
+            if isinstance(error, PublishFailed):
+                self._clock.callLater(PUBLISH_RETRY_AFTER, self._bury, record, letter)
+                return
+            if error is not None:
+                self._log.error(
+                    "Dead letter of {topic}/{partition}/{offset} not taken by Kafka: "
+                    "{error}",
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                    error=error,
+                )
+            self._source.settle(record)
+
+        self._publisher.publish(letter, settled)
+
+
+def _too_large(status: int, size: int) -> Answer:
+    return proxy_answer(
+        status, f"the answer of {size} bytes is too large for Kafka", size=size
+    )
+
+
+def _trace_headers(record: IncomingRecord) -> tuple[tuple[str, bytes], ...]:
+    """The headers of a command that go on to its answer (W3C Trace Context)."""
+    return tuple(each for each in record.headers if each[0] == "traceparent")

@@ -1,0 +1,235 @@
+"""HOCON files in, nested dicts of text out: merging and substitution.
+
+A scalar always comes out as the text it was written as, so that ``007`` and
+``10s`` can be passwords; what a text means is for its key to say.
+
+The rules are those of
+https://github.com/lightbend/config/blob/main/HOCON.md: later values win, blocks
+merge, a substitution sees the final value of what it names, and in the value of
+its own key the value that stood before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from ariproxy.config.grammar import (
+    Block,
+    Items,
+    Path,
+    Reference,
+    Space,
+    Value,
+    content,
+    dotted,
+    parse,
+)
+from ariproxy.errors import ConfigError
+
+__all__ = ["Document", "Path", "dotted", "read"]
+
+Layer = Block | dict[str, Any]
+
+_MISSING = object()
+
+
+class Document(Struct, frozen=True):
+    """One configuration, merged and resolved.
+
+    ``values`` are nested dicts; a leaf is a text, ``None`` for null, or a list
+    of such. ``overridden`` are the paths set by ``--set``. ``skipped`` are the
+    included files that do not exist, as they were written.
+    """
+
+    values: dict[str, Any]
+    overridden: frozenset[Path]
+    skipped: tuple[str, ...]
+
+
+def read(
+    filename: str,
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+    defaults: Mapping[Path, str],
+) -> Document:
+    """Read a file and what it includes, and put the overrides on top.
+
+    ``overrides`` are texts like ``service.x=y``. A value that starts with one
+    of ``[ { "`` or holds ``${`` is HOCON, and ``null`` is null; any other is
+    taken as it is, as Java takes ``-Dservice.x=y``. ``defaults`` and
+    ``environ`` are what substitutions find where no file sets it. Raises
+    ``ConfigError``.
+    """
+    root = Block()
+    overridden: list[Path] = []
+    try:
+        _, skipped = parse(content(filename), filename, root)
+        for override in overrides:
+            overridden += _override(override, root)
+        resolver = _Resolver(filename, root, environ, defaults)
+        values = resolver.all()
+    except RecursionError:
+        raise ConfigError(f"{filename}: substitutions nested too deep") from None
+    if resolver.problems:
+        raise ConfigError(*resolver.problems)
+    return Document(values, frozenset(overridden), tuple(skipped))
+
+
+def _override(text: str, root: Block) -> list[Path]:
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or not key:
+        raise ConfigError(
+            "--set: an override must read KEY=VALUE, like service.httpport=8080"
+        )
+    if not (value == "null" or value[:1] in ("[", "{", '"') or "${" in value):
+        value = json.dumps(value)
+    assigned, _ = parse(f"{key} = {value}", f"--set {key}", root)
+    return assigned
+
+
+class _Resolver:
+    """Works out the final values.
+
+    The values that a key was given stand in one list, the latest last, and the
+    blocks that are to be merged likewise.
+    """
+
+    def __init__(
+        self,
+        filename: str,
+        root: Block,
+        environ: Mapping[str, str],
+        defaults: Mapping[Path, str],
+    ) -> None:
+        self.filename = filename
+        self.root = root
+        self.environ = environ
+        self.defaults = defaults
+        self.open: list[Path] = []
+        # A dict, because a value may be worked out more than once.
+        self.problems: dict[str, None] = {}
+
+    def all(self) -> dict[str, Any]:
+        return self.merged([self.root], ())
+
+    def fail(self, place: str, path: Path, problem: str) -> None:
+        self.problems[f"{place}: {dotted(path)}: {problem}"] = None
+
+    def merged(self, layers: Sequence[Layer], path: Path) -> dict[str, Any]:
+        found = {}
+        for key in dict.fromkeys(key for layer in layers for key in _keys(layer)):
+            value = self.final(_values(layers, key), (*path, key))
+            if value is not _MISSING:
+                found[key] = value
+        return found
+
+    def final(self, values: Sequence[Any], path: Path) -> Any:
+        layers, other = self.peel(values, path)
+        return self.merged(layers, path) if layers else other
+
+    def peel(self, values: Sequence[Any], path: Path) -> tuple[list[Layer], Any]:
+        """The blocks that make up the final value, or else that value."""
+        layers: list[Layer] = []
+        for index in range(len(values) - 1, -1, -1):
+            parts = self.parts(values[index], values[:index], path)
+            if not parts:
+                continue
+            if all(isinstance(part, Block | dict) for part in parts):
+                layers[:0] = parts
+            elif layers:
+                break
+            else:
+                return [], self.joined(parts, path, values[index])
+        return layers, _MISSING
+
+    def parts(self, value: Any, earlier: Sequence[Any], path: Path) -> list[Any]:
+        """What is to be joined; empty where optional substitutions find nothing."""
+        if not isinstance(value, Value):
+            return [value]
+        if not value.pieces:
+            return [None]
+        parts: list[Any] = []
+        for piece in value.pieces:
+            if isinstance(piece, Reference):
+                found = self.lookup(piece, earlier, path)
+                if found is not _MISSING:
+                    parts.append(found)
+            elif isinstance(piece, Items):
+                items = [self.item(item, earlier, path) for item in piece.values]
+                # An optional substitution that finds nothing adds no element.
+                parts.append([x for x in items if x is not _MISSING and x is not None])
+            else:
+                parts.append(piece)
+        if any(isinstance(part, str) and not isinstance(part, Space) for part in parts):
+            return parts
+        return [part for part in parts if not isinstance(part, Space)]
+
+    def item(self, value: Value, earlier: Sequence[Any], path: Path) -> Any:
+        parts = self.parts(value, earlier, path)
+        if parts and all(isinstance(part, Block | dict) for part in parts):
+            return self.merged(parts, path)
+        return self.joined(parts, path, value) if parts else _MISSING
+
+    def joined(self, parts: Sequence[Any], path: Path, value: Any) -> Any:
+        if len(parts) == 1:
+            return parts[0]
+        if all(isinstance(part, list) for part in parts):
+            return [item for part in parts for item in part]
+        if all(part is None or isinstance(part, str) for part in parts):
+            return "".join("null" if part is None else part for part in parts)
+        self.fail(value.place, path, "a block or a list is joined with something else")
+        return ""
+
+    def lookup(self, reference: Reference, earlier: Sequence[Any], path: Path) -> Any:
+        wanted = reference.path
+        if wanted[: len(path)] == path and path:
+            # Its own key: what stood there before.
+            found = self.below(earlier, wanted[len(path) :], path)
+        elif wanted in self.open:
+            self.fail(reference.place, path, f"${{{dotted(wanted)}}} leads to itself")
+            return ""
+        else:
+            self.open.append(wanted)
+            found = self.below([Value([self.root], "")], wanted, ())
+            self.open.pop()
+        if found is not _MISSING:
+            return found
+        text = self.defaults.get(wanted, self.environ.get(".".join(wanted)))
+        if text is not None:
+            return text
+        if not reference.optional:
+            self.fail(
+                reference.place,
+                path,
+                f"${{{dotted(wanted)}}} is not set: no key and no environment "
+                "variable has this name",
+            )
+            return ""
+        return _MISSING
+
+    def below(self, values: Sequence[Any], wanted: Path, path: Path) -> Any:
+        """The final value at ``wanted``, counted from ``path``."""
+        for key in wanted:
+            layers, _ = self.peel(values, path)
+            values = _values(layers, key)
+            path = (*path, key)
+        return self.final(values, path)
+
+
+def _keys(layer: Layer) -> Sequence[str]:
+    return list(layer.entries if isinstance(layer, Block) else layer)
+
+
+def _values(layers: Sequence[Layer], key: str) -> list[Any]:
+    found: list[Any] = []
+    for layer in layers:
+        if isinstance(layer, Block):
+            found += layer.entries.get(key, [])
+        elif key in layer:
+            found.append(layer[key])
+    return found

@@ -1,0 +1,1 @@
+"""Kafka: records, settings, and the clients behind IPublisher and IRecordSource."""

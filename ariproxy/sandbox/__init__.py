@@ -1,0 +1,1 @@
+"""A whole system on one machine: simulated Asterisk, embedded Kafka, a controller."""

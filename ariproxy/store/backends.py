@@ -1,0 +1,38 @@
+"""The store that a configuration asks for. Drivers are loaded only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ariproxy.config import Config
+from ariproxy.interfaces import IStore, IWorkers
+
+DEFAULT_TTL = 6 * 3600.0
+"""Seconds that an entry is kept where the configuration says nothing."""
+
+
+def open_store(
+    config: Config,
+    reactor: Any,
+    now: Callable[[], float],
+    node: str,
+    workers: IWorkers,
+) -> IStore:
+    """The store; it is not connected yet.
+
+    :param now: seconds since 1970.
+    :param node: names this machine in the key of the health check.
+    :param workers: one thread, for a driver that blocks.
+    """
+    if config.persistence_store == "memory":
+        from ariproxy.store.memory import MemoryStore
+
+        return MemoryStore(DEFAULT_TTL, now)
+    if config.persistence_store == "sqlite":
+        from ariproxy.store.sqlite import SqliteStore
+
+        return SqliteStore(config.sqlite.path, config.sqlite.ttl, now, workers)
+    from ariproxy.store.redis import open_redis
+
+    return open_redis(config.redis, reactor, f"{config.name}-{node}")

@@ -1,0 +1,257 @@
+"""One connection to Redis, over txredisapi's protocol, and what may be wrong.
+
+txredisapi's pool is not used: it lets commands wait without limit, stops for
+ever when a log-in is refused, and belongs to the global reactor.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet import error
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from ariproxy.errors import AriProxyError, StoreRefused, StoreUnavailable
+
+__all__ = ["Connection", "ConnectionTrouble", "Trouble", "open_connection", "refusal"]
+
+
+class Trouble(NamedTuple):
+    """What is wrong: the error to raise, a short code, and the text with its mend."""
+
+    error: type[AriProxyError]
+    code: str
+    text: str
+
+
+class ConnectionTrouble(Exception):
+    """The connection could not be made, or went; ``trouble`` says why."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.text)
+        self.trouble = trouble
+
+
+_CLUSTER = "name a server that is no cluster in service.redis.host"
+_PASSWORD = "correct service.redis.username and service.redis.password"
+_NO_PASSWORD = (
+    "the server asks for none: remove service.redis.password, or set it there"
+)
+
+# Redis' error code, or words of an error without one -> may it pass by itself?
+# and what mends it.
+_REFUSALS = {
+    "LOADING": (True, "Redis still reads its data; wait until it has"),
+    "BUSY": (True, "a script blocks Redis; end it with SCRIPT KILL"),
+    "MASTERDOWN": (True, "this replica has lost its master; see service.redis.host"),
+    "READONLY": (True, "this is a replica; name its master in service.redis.host"),
+    "OOM": (True, "raise maxmemory in Redis, or set its maxmemory-policy"),
+    "TRYAGAIN": (True, _CLUSTER),
+    "CLUSTERDOWN": (True, _CLUSTER),
+    "MOVED": (False, _CLUSTER),
+    "ASK": (False, _CLUSTER),
+    "DENIED": (False, "Redis is in protected mode; set a password in it"),
+    "MISCONF": (False, "Redis cannot save its data; see its disk and its log"),
+    "NOAUTH": (False, "set service.redis.password"),
+    "WRONGPASS": (False, _PASSWORD),
+    "NOPERM": (
+        False,
+        "allow the user of service.redis.username: ping, select, get, set, expire, del",
+    ),
+    "WRONGTYPE": (False, "another program keeps something else under this key"),
+    "max number of clients": (True, "raise maxclients in Redis"),
+    "without any password": (False, _NO_PASSWORD),
+    "no password is set": (False, _NO_PASSWORD),
+    "invalid password": (False, _PASSWORD),
+    "for 'auth' command": (False, "before Redis 6: remove service.redis.username"),
+    "DB index": (False, "correct service.redis.db"),
+}
+
+
+def refusal(command: str, answer: str) -> Trouble:
+    """What Redis' error means. Its text is not repeated: it may hold a password."""
+    code = answer.split(" ", 1)[0]
+    if code not in _REFUSALS:
+        code = next((words for words in _REFUSALS if words in answer), "an error")
+    passes, mend = _REFUSALS.get(code, (False, "see Redis' version and its log"))
+    return Trouble(
+        StoreUnavailable if passes else StoreRefused,
+        code,
+        f"{command} was answered with {code}; {mend}",
+    )
+
+
+def late(seconds: float) -> Trouble:
+    """No answer came in time."""
+    return Trouble(
+        StoreUnavailable,
+        "late",
+        f"no answer within {seconds:g} s; see whether Redis hangs or is overloaded, "
+        "and service.redis.host, service.redis.port and service.redis.tls",
+    )
+
+
+def _described(problem: BaseException | None, seconds: float) -> Trouble:
+    """Why a connection could not be made, or went."""
+    if isinstance(problem, ConnectionTrouble):
+        return problem.trouble
+    if isinstance(
+        problem,
+        TimeoutError
+        | CancelledError
+        | error.TimeoutError
+        | error.ConnectingCancelledError,
+    ):
+        return late(seconds)
+    if isinstance(problem, VerificationError):
+        text = "its certificate is for another host; correct service.redis.host"
+        return Trouble(StoreRefused, "certificate", text)
+    if isinstance(problem, SSL.Error):
+        return _tls_trouble(problem)
+    if isinstance(problem, error.ConnectionRefusedError):
+        text = (
+            "connection refused; start Redis, or correct service.redis.host "
+            "and service.redis.port"
+        )
+    elif isinstance(problem, error.DNSLookupError):
+        text = "no such host; correct service.redis.host"
+    elif isinstance(problem, error.ConnectionDone | error.ConnectionLost):
+        text = "Redis closed the connection; see its log, and service.redis.tls"
+    else:
+        reason = " ".join(str(problem).split())
+        text = f"{reason}; see service.redis.host and service.redis.port"
+    return Trouble(StoreUnavailable, type(problem).__name__, text)
+
+
+def _tls_trouble(problem: SSL.Error) -> Trouble:
+    reasons = ", ".join(each[2] for each in problem.args[0]) if problem.args else ""
+    if "certificate verify failed" in reasons:
+        text = "its certificate is not trusted; correct service.redis.ca"
+    else:
+        text = (
+            f"TLS failed ({reasons}); correct service.redis.tls or service.redis.port"
+        )
+    return Trouble(StoreRefused, "TLS", text)
+
+
+async def open_connection(
+    clock: Any,
+    endpoint: IStreamClientEndpoint,
+    login: list[tuple[str, ...]],
+    timeout: float,
+    lost: Callable[[Trouble], None],
+) -> Connection:
+    """Connect, and carry out the commands of ``login``.
+
+    Redis is asked ``PING`` last, as a server that hangs, or still reads its
+    data, accepts connections too. Raises ``ConnectionTrouble``.
+
+    :param lost: called once when the connection goes after this returned.
+    """
+    # txredisapi imports the global reactor.
+    from txredisapi import RedisProtocol, ResponseError
+
+    factory = Factory()
+    factory.noisy = False
+    factory.protocol = partial(  # type: ignore[assignment]
+        RedisProtocol, convertNumbers=False
+    )
+    try:
+        protocol = await endpoint.connect(factory)
+    except Exception as problem:
+        raise ConnectionTrouble(_described(problem, timeout)) from problem
+    connection = Connection(clock, protocol, timeout)
+    for command in [*login, ("PING",)]:
+        try:
+            await connection.ask(*command)
+        except ResponseError as problem:
+            trouble = refusal(command[0], str(problem))
+            if (command[0], trouble.code) == ("PING", "NOPERM"):
+                continue  # It answers, and that was the question.
+            connection.cut(trouble)
+            raise ConnectionTrouble(trouble) from None
+        except Exception as problem:
+            trouble = connection.gone or _described(problem, timeout)
+            connection.cut(trouble)
+            raise ConnectionTrouble(trouble) from problem
+    connection.lost = lost
+    return connection
+
+
+class Connection:
+    """A connection that is cut when an answer is not there in time.
+
+    Answers come in the order of asking, so one timer, for the oldest, does for
+    all of them.
+    """
+
+    def __init__(self, clock: Any, protocol: Any, timeout: float) -> None:
+        self.lost: Callable[[Trouble], None] = lambda trouble: None
+        self.gone: Trouble | None = None
+        self.ended: Deferred[None] = Deferred()
+        self._clock = clock
+        self._protocol = protocol
+        self._timeout = timeout
+        self._due: deque[float] = deque()
+        self._timer: Any = None
+        self._idle: Deferred[None] | None = None
+        self._put_reply = protocol.replyQueue.put
+        self._connection_lost = protocol.connectionLost
+        protocol.replyReceived = self._reply_received
+        protocol.connectionLost = self._went
+        protocol.callLater = clock.callLater
+
+    def ask(self, *command: str | int) -> Deferred[Any]:
+        """Redis' answer. Fails with txredisapi's errors."""
+        answer = self._protocol.execute_command(*command)
+        self._due.append(self._clock.seconds() + self._timeout)
+        if self._timer is None:
+            self._timer = self._clock.callLater(self._timeout, self._look)
+        return answer
+
+    def cut(self, trouble: Trouble) -> None:
+        """End it at once; what is not answered by now fails."""
+        if self.gone is None:
+            self.gone = trouble
+            self.lost(trouble)
+            self._protocol.transport.abortConnection()
+
+    async def finish(self) -> None:
+        """Return when all is answered, or the connection is gone."""
+        if self._due:
+            self._idle = Deferred()
+            await self._idle
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._due:
+            left = self._due[0] - self._clock.seconds()
+            if left > 0:
+                self._timer = self._clock.callLater(left, self._look)
+            else:
+                self.cut(late(self._timeout))
+
+    def _reply_received(self, reply: Any) -> None:
+        self._due.popleft()
+        self._put_reply(reply)
+        if self._idle is not None and not self._due:
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+
+    def _went(self, reason: Failure) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.gone is None:
+            self.gone = _described(reason.value, self._timeout)
+            self.lost(self.gone)
+        # Fails whatever is not answered.
+        self._connection_lost(reason)
+        self.ended.callback(None)
