@@ -30,9 +30,13 @@ setup(
         "rich>=13",
         "treq>=23.11",
         "twisted[tls]>=23.10",
+        "txredisapi>=1.4.10",
         "zope.interface>=6",
     ],
     extras_require={
+        "cassandra": ["cassandra-driver>=3.29"],
+        # pykafka imports pkg_resources, which later setuptools no longer have.
+        "pykafka": ["pykafka>=2.8", "setuptools<82"],
         "test": ["hypothesis>=6.100"],
         "lint": ["mypy", "mypy-zope", "ruff"],
     },
