@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from ariproxy.clocks import OutOfTime, sleep, within
 from ariproxy.errors import AriProxyError, StoreUnavailable
 from ariproxy.interfaces import ICachedStore
+from ariproxy.repeated import Repeated
 
 KEY_PREFIX = "ari-proxy:call-context-provider:"
 
@@ -26,12 +27,16 @@ PATIENCE = 1.0
 RETRY_AFTER = 1.0
 """Seconds between two attempts to write what the store did not take."""
 
+UNWRITTEN_LIMIT = 100_000
+"""Entries that wait for the store; beyond it the oldest are given up."""
+
 
 class Registration(Struct, frozen=True):
     """What one creating command changes in the map.
 
     ``made`` are ids that were free and are registered already; ``wanted`` are
-    ids of another call, which change hands only if Asterisk accepts.
+    ids of another call, or perhaps so because the store did not say: they are
+    written only if Asterisk accepts.
     """
 
     call_context: str
@@ -51,6 +56,10 @@ class CallContexts:
         self._clock = clock
         self._new_id = new_id
         self._unwritten: dict[str, str] = {}
+        # Entries of commands that are under way while the store is away.
+        self._presumed: dict[str, str] = {}
+        self._writing_late = False
+        self._failures = Repeated(clock)
 
     @property
     def unwritten(self) -> int:
@@ -59,53 +68,76 @@ class CallContexts:
 
     def peek(self, resource_id: str) -> str | None:
         """The call context if it is known without asking the store."""
-        return self._store.peek(KEY_PREFIX + resource_id)
+        known = self._store.peek(KEY_PREFIX + resource_id)
+        if known is None and (self._unwritten or self._presumed):
+            known = self._unwritten.get(resource_id)
+            if known is None:
+                known = self._presumed.get(resource_id)
+        return known
 
     async def find(self, resource_id: str) -> str | None:
         """The call context of a resource; ``None`` if there is none.
 
         Raises ``StoreUnavailable`` after ``PATIENCE``, or ``StoreRefused``.
         """
-        key = KEY_PREFIX + resource_id
-        known = self._store.peek(key)
+        known = self.peek(resource_id)
         if known is not None:
             return known
+        failure: AriProxyError | None = None
+        found = None
         try:
-            found = await within(self._clock, PATIENCE, self._store.get(key))
+            found = await within(
+                self._clock, PATIENCE, self._store.get(KEY_PREFIX + resource_id)
+            )
         except OutOfTime:
-            found = None
-            if self._store.peek(key) is None:
-                raise StoreUnavailable(
-                    f"the store did not answer within {PATIENCE:g} s"
-                ) from None
-        # Meanwhile the start of the call, or a command, may have made the entry.
-        return self._store.peek(key) if found is None else found
+            failure = StoreUnavailable(
+                f"the store did not answer within {PATIENCE:g} s"
+            )
+        except AriProxyError as error:
+            failure = error
+        if found is None:
+            # Meanwhile the start of the call, or a command, may have made it.
+            found = self.peek(resource_id)
+            if found is None and failure is not None:
+                raise failure
+        return found
 
     async def start(self, channel_id: str, given: str) -> str:
         """The call context of a channel that enters the application.
 
         ``given`` is the channel variable CALL_CONTEXT, empty if there is none;
         it goes before a stored one. Without both a new one is made. Never
-        fails: without the store the call is served all the same.
+        fails, and takes ``PATIENCE`` at most: without the store the call is
+        served all the same.
         """
         context: str | None = given or None
         if context is None:
             try:
                 context = await self.find(channel_id)
             except AriProxyError as error:
-                context = None
-                self._log.warn(
-                    "Call context of channel {resource_id} not looked up, "
-                    "a new one is made: {error}",
-                    resource_id=channel_id,
-                    error=error,
-                )
+                return self._start_without_store(channel_id, error)
             if context is not None:
                 return context
-            # Another event may have started it while this one waited.
-            context = self.peek(channel_id) or self._new_id()
-        if self.peek(channel_id) != context:
+            context = self._new_id()
+        if self._store.peek(KEY_PREFIX + channel_id) != context:
             await self._write(channel_id, context)
+        return context
+
+    def _start_without_store(self, channel_id: str, error: AriProxyError) -> str:
+        context = self._new_id()
+        if count := self._failures.due("start"):
+            self._log.warn(
+                "Call context of channel {resource_id} not looked up, a new one is "
+                "made: {error} ({count} since the last such line)",
+                resource_id=channel_id,
+                call_context=context,
+                error=error,
+                count=count,
+            )
+        # Not waited for: the event has waited long enough.
+        ensureDeferred(self._write(channel_id, context)).addErrback(
+            lambda failure: self._log.failure("Writing an entry", failure)
+        )
         return context
 
     async def register(self, ids: Sequence[str], call_context: str) -> Registration:
@@ -115,9 +147,11 @@ class CallContexts:
             try:
                 owner = await self.find(each)
             except AriProxyError:
-                # An unreachable store: the command goes on, and what is
-                # entered now is written later.
-                owner = None
+                # Perhaps another call's. The command goes on, and its events
+                # find the entry here; it is written only if Asterisk accepts.
+                self._presumed[each] = call_context
+                wanted.append(each)
+                continue
             if owner is None:
                 await self._write(each, call_context)
                 made.append(each)
@@ -128,11 +162,17 @@ class CallContexts:
     async def accepted(self, registration: Registration) -> None:
         """Asterisk has created the resources, or may have."""
         for each in registration.wanted:
+            self._presumed.pop(each, None)
             await self._write(each, registration.call_context)
 
     async def refused(self, registration: Registration) -> None:
         """Asterisk has not created the resources: take back what was new."""
+        for each in registration.wanted:
+            if self._presumed.get(each) == registration.call_context:
+                del self._presumed[each]
         for each in registration.made:
+            if self.peek(each) not in (None, registration.call_context):
+                continue  # It belongs to another call by now.
             self._unwritten.pop(each, None)
             try:
                 await within(
@@ -147,6 +187,7 @@ class CallContexts:
 
     async def _write(self, resource_id: str, call_context: str) -> None:
         """Write an entry, now or when the store returns; waits ``PATIENCE``."""
+        self._unwritten.pop(resource_id, None)
         try:
             await within(
                 self._clock,
@@ -160,28 +201,47 @@ class CallContexts:
                 call_context=call_context,
                 error=error,
             )
-            self._write_later(resource_id, call_context)
-        else:
-            self._unwritten.pop(resource_id, None)
+            if self.peek(resource_id) in (None, call_context):
+                self._write_later(resource_id, call_context)
 
     def _write_later(self, resource_id: str, call_context: str) -> None:
-        first = not self._unwritten
         self._unwritten[resource_id] = call_context
-        if first:
+        if len(self._unwritten) > UNWRITTEN_LIMIT:
+            self._give_up(next(iter(self._unwritten)))
+        if not self._writing_late:
+            self._writing_late = True
             self._log.warn("The store takes no entries; they are written later")
             ensureDeferred(self._write_unwritten()).addErrback(
                 lambda failure: self._log.failure("Writing late entries", failure)
             )
 
+    def _give_up(self, resource_id: str) -> None:
+        call_context = self._unwritten.pop(resource_id)
+        if count := self._failures.due("unwritten"):
+            self._log.error(
+                "Entry of {resource_id} will not be written: {limit} wait already "
+                "({count} since the last such line)",
+                resource_id=resource_id,
+                call_context=call_context,
+                limit=UNWRITTEN_LIMIT,
+                count=count,
+            )
+
     async def _write_unwritten(self) -> None:
-        while self._unwritten:
-            await sleep(self._clock, RETRY_AFTER)
-            await self.write_unwritten()
+        try:
+            while self._unwritten:
+                await sleep(self._clock, RETRY_AFTER)
+                await self.write_unwritten()
+        finally:
+            self._writing_late = False
         self._log.info("The store has taken all late entries")
 
     async def write_unwritten(self) -> None:
         """Try once to write what the store did not take."""
-        for resource_id, call_context in list(self._unwritten.items()):
+        for resource_id in list(self._unwritten):
+            call_context = self._unwritten.get(resource_id)
+            if call_context is None:
+                continue
             try:
                 await within(
                     self._clock,
@@ -189,6 +249,9 @@ class CallContexts:
                     self._store.set(KEY_PREFIX + resource_id, call_context),
                 )
             except (AriProxyError, OutOfTime):
+                if self._unwritten.get(resource_id) == call_context:
+                    # One that no store takes must not hold up the others.
+                    self._unwritten[resource_id] = self._unwritten.pop(resource_id)
                 return
             if self._unwritten.get(resource_id) == call_context:
                 del self._unwritten[resource_id]

@@ -59,7 +59,10 @@ class _Event(Struct, rename=_NAMES):
 
 
 class Answer(Struct, frozen=True):
-    """The ``payload`` of an answer: ``body`` is left out where it is UNSET."""
+    """The ``payload`` of an answer: ``body`` is left out where it is UNSET.
+
+    ``body`` is Asterisk's as JSON already (``Raw``), or the proxy's own.
+    """
 
     body: Any
     status_code: int
@@ -75,6 +78,25 @@ class _Response(Struct, rename=_NAMES):
     command_request: _CommandRequest
 
 
+def _encoded(record: Struct) -> bytes:
+    try:
+        return _encode(record)
+    except UnicodeEncodeError:
+        for name in record.__struct_fields__:
+            value = getattr(record, name)
+            if value is not UNSET:
+                setattr(record, name, _escaped(value))
+        return _encode(record)
+
+
+def _escaped(value: Any) -> Raw:
+    """The value as JSON; with escapes where a lone surrogate has no UTF-8 form."""
+    try:
+        return Raw(_encode(value))
+    except UnicodeEncodeError:
+        return Raw(compact(msgspec.to_builtins(value)))
+
+
 def encode_event(
     name: str,
     commands_topic: str,
@@ -82,13 +104,11 @@ def encode_event(
     call_context: str,
     resources: Sequence[Resource],
 ) -> bytes:
-    """The value of an event's record; ``payload`` is the event as parsed."""
-    record = _Event(name, commands_topic, payload, call_context, resources)
-    try:
-        return _encode(record)
-    except UnicodeEncodeError:
-        record.payload = Raw(compact(payload))
-        return _encode(record)
+    """The value of an event's record; ``payload`` is the event as parsed.
+
+    Raises ``RecursionError`` for one that is nested too deep to be written.
+    """
+    return _encoded(_Event(name, commands_topic, payload, call_context, resources))
 
 
 def encode_response(
@@ -107,19 +127,18 @@ def encode_response(
         UNSET if command.command_id is None else command.command_id,
         _CommandRequest(command.method, command.url),
     )
-    try:
-        return _encode(record)
-    except UnicodeEncodeError:
-        # A controller's or Asterisk's text with a lone surrogate in it.
-        return compact(msgspec.to_builtins(record))
+    return _encoded(record)
 
 
 def asterisk_answer(status: int, body: bytes, content_type: str | None) -> Answer:
-    """Asterisk's answer as a payload: JSON as JSON, anything else in base64."""
+    """Asterisk's answer as a payload: JSON as JSON, anything else in base64.
+
+    JSON that is nested too deep to be read or written counts as anything else.
+    """
     if not body.strip():
         return Answer(UNSET, status)
     try:
-        return Answer(parse(body), status)
+        return Answer(Raw(compact(parse(body))), status)
     except (ValueError, RecursionError):
         encoded = base64.b64encode(body).decode("ascii")
         return Answer({"content_type": content_type, "base64": encoded}, status)
@@ -127,7 +146,7 @@ def asterisk_answer(status: int, body: bytes, content_type: str | None) -> Answe
 
 def proxy_answer(status: int, message: str, **facts: Any) -> Answer:
     """An answer made by the proxy itself; ``message`` says what failed and why."""
-    return Answer({"message": message, **facts, "proxy": True}, status)
+    return Answer({"message": message, "proxy": True, **facts}, status)
 
 
 def decode_command(value: bytes | None) -> Command:

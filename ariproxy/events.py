@@ -33,7 +33,12 @@ from ariproxy.ari.resources import (
 from ariproxy.callcontext import CallContexts
 from ariproxy.clocks import sleep
 from ariproxy.envelope import encode_event
-from ariproxy.errors import AriProxyError, BufferFull, RecordTooLarge
+from ariproxy.errors import (
+    AriProxyError,
+    BufferFull,
+    RecordTooLarge,
+    UndecodableMessage,
+)
 from ariproxy.interfaces import IPublisher
 from ariproxy.jsontext import parse
 from ariproxy.kafka.records import OutgoingRecord
@@ -44,7 +49,15 @@ from ariproxy.repeated import Repeated
 STORE_RETRY_AFTER = 1.0
 """Seconds between two look-ups for an event that waits for the store."""
 
+_REASONS: Mapping[type[Exception], str] = {
+    BufferFull: "buffer-full",
+    RecordTooLarge: "too-large",
+    UndecodableMessage: "undecodable",
+}
+"""Why an event was lost, as metrics spell it; ``not-taken`` is any other reason."""
+
 _Event = Mapping[str, Any]
+_Queue = deque[tuple[EventType, _Event]]
 
 
 class EventStream:
@@ -85,7 +98,7 @@ class EventStream:
         self._held_limit = held
         self._verbose = verbose
         self._line = ArrivalLine()
-        self._held: dict[str, deque[tuple[EventType, _Event]]] = {}
+        self._held: dict[str, _Queue] = {}
         self._held_count = 0
         self._losses = Repeated(clock)
 
@@ -119,12 +132,16 @@ class EventStream:
             self._not_routable(event_type, event)
             return
         resource_id = main_id(event_type, event)
-        if name == STASIS_START and resource_id:
-            self._start(event_type, event, resource_id)
-            return
-        if name == STASIS_END:
+        if name == STASIS_START:
+            self._metrics.call_started()
+        elif name == STASIS_END:
             self._metrics.call_ended()
-        self._pass_on(event_type, event, resource_id)
+        if not resource_id:
+            self._unrouted(event_type, event, "its resource has no id")
+        elif name == STASIS_START:
+            self._start(event_type, event, resource_id)
+        else:
+            self._pass_on(event_type, event, resource_id)
 
     async def drain(self, timeout: float) -> int:
         """Wait until no event waits for the store; give how many still do."""
@@ -152,7 +169,6 @@ class EventStream:
         if event.get("type") == APPLICATION_REPLACED:
             if event.get("application") in (None, self._application):
                 self._replaced()
-            return
         self._unrouted(event_type, event, "the type is not published")
 
     def _unrouted(self, event_type: EventType, event: _Event, why: str) -> None:
@@ -168,14 +184,13 @@ class EventStream:
     # -- the way of all others ---------------------------------------------
 
     def _start(self, event_type: EventType, event: _Event, channel_id: str) -> None:
-        self._metrics.call_started()
         place = self._line.enter()
 
         async def start() -> None:
             given = given_call_context(event)
             context = await self._contexts.start(channel_id, given)
             self._started(context)
-            place.leave(partial(self._publish, event_type, event, channel_id, context))
+            place.leave(partial(self._enter, event_type, event, channel_id, context))
 
         ensureDeferred(start()).addErrback(
             self._failed, place, event_type, event, channel_id
@@ -185,13 +200,13 @@ class EventStream:
         if resource_id in self._held:
             self._hold(event_type, event, resource_id)
             return
-        context = self._contexts.peek(resource_id) if resource_id else None
+        context = self._contexts.peek(resource_id)
         if context is not None and not self._line:
             self._publish(event_type, event, resource_id, context)
             return
         place = self._line.enter()
         if context is not None:
-            place.leave(partial(self._publish, event_type, event, resource_id, context))
+            place.leave(partial(self._deliver, event_type, event, resource_id, context))
             return
 
         async def look_up() -> None:
@@ -210,17 +225,34 @@ class EventStream:
         self, event_type: EventType, event: _Event, resource_id: str
     ) -> str | None:
         """The call context of the main resource, else of the next known one."""
-        if resource_id:
-            context = await self._contexts.find(resource_id)
-            if context is not None:
-                return context
-        for other in other_ids(event_type, event):
-            context = await self._contexts.find(other)
+        for each in (resource_id, *other_ids(event_type, event)):
+            context = await self._contexts.find(each)
             if context is not None:
                 return context
         return None
 
+    def _enter(
+        self, event_type: EventType, event: _Event, channel_id: str, context: str
+    ) -> None:
+        """Publish a StasisStart, after the events of its channel that are held."""
+        queue = self._held.pop(channel_id, None)
+        if queue is not None:
+            self._held_count -= len(queue)
+            for earlier in queue:
+                self._publish(*earlier, channel_id, context)
+            queue.clear()
+        self._publish(event_type, event, channel_id, context)
+
     def _deliver(
+        self, event_type: EventType, event: _Event, resource_id: str, found: str | None
+    ) -> None:
+        """Publish an event, unless an earlier one of its resource is held still."""
+        if resource_id in self._held:
+            self._hold(event_type, event, resource_id)
+        else:
+            self._end(event_type, event, resource_id, found)
+
+    def _end(
         self, event_type: EventType, event: _Event, resource_id: str, found: str | None
     ) -> None:
         if found is None:
@@ -231,14 +263,16 @@ class EventStream:
     def _publish(
         self, event_type: EventType, event: _Event, resource_id: str, context: str
     ) -> None:
-        resources = (
-            [Resource(event_type.kind, resource_id)]
-            if event_type.kind and resource_id
-            else []
-        )
-        value = encode_event(
-            event_type.name, self._commands_topic, event, context, resources
-        )
+        kind = event_type.kind
+        resources = [Resource(kind, resource_id)] if kind else []
+        try:
+            value = encode_event(
+                event_type.name, self._commands_topic, event, context, resources
+            )
+        except RecursionError:
+            error = UndecodableMessage("it is nested too deep to be written")
+            self._settled(event_type, resource_id, context, error)
+            return
         key = context.encode("utf-8", "replace")
         self._publisher.publish(
             OutgoingRecord(self._topic, key, value),
@@ -255,11 +289,7 @@ class EventStream:
         if error is None:
             self._metrics.event_published()
             return
-        reason = (
-            "too-large"
-            if isinstance(error, RecordTooLarge)
-            else ("buffer-full" if isinstance(error, BufferFull) else "not-taken")
-        )
+        reason = _REASONS.get(type(error), "not-taken")
         self._metrics.event_dropped(reason)
         if count := self._losses.due(reason):
             self._log.error(
@@ -288,25 +318,41 @@ class EventStream:
         if queue is not None:
             queue.append((event_type, event))
             return
-        self._held[resource_id] = deque([(event_type, event)])
-        ensureDeferred(self._release(resource_id)).addErrback(
-            lambda failure: self._log.failure("Releasing held events", failure)
+        self._held[resource_id] = queue = deque([(event_type, event)])
+        ensureDeferred(self._release(resource_id, queue)).addErrback(
+            self._release_failed, resource_id, queue
         )
 
-    async def _release(self, resource_id: str) -> None:
+    async def _release(self, resource_id: str, queue: _Queue) -> None:
         """Publish the held events of one resource as soon as the store answers."""
-        queue = self._held[resource_id]
         while queue:
-            event_type, event = queue[0]
+            first = queue[0]
             try:
-                found = await self._route(event_type, event, resource_id)
+                found = await self._route(*first, resource_id)
             except AriProxyError:
                 await sleep(self._clock, STORE_RETRY_AFTER)
                 continue
-            queue.popleft()
-            self._held_count -= 1
-            self._deliver(event_type, event, resource_id, found)
-        del self._held[resource_id]
+            if queue:  # Else they left with the StasisStart of their channel.
+                queue.popleft()
+                self._held_count -= 1
+                self._end(*first, resource_id, found)
+        if self._held.get(resource_id) is queue:
+            del self._held[resource_id]
+
+    def _release_failed(
+        self, failure: Failure, resource_id: str, queue: _Queue
+    ) -> None:
+        self._log.failure(
+            "{count} held events of {resource_id} lost",
+            failure,
+            count=len(queue),
+            resource_id=resource_id,
+        )
+        if self._held.get(resource_id) is queue:
+            del self._held[resource_id]
+        self._held_count -= len(queue)
+        for _ in queue:
+            self._metrics.event_dropped("defect")
 
     def _failed(
         self,

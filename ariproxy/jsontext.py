@@ -2,12 +2,14 @@
 
 Read: integers of any size, lone surrogates. Written: compact, escapes only
 where JSON needs them. ``msgspec`` does it in about a microsecond; the standard
-library takes over for the few texts that it refuses.
+library takes over for the few texts that it refuses. Numbers beyond what Python
+can hold (``1e400``, more than 4300 digits) are carried as the text that they are.
 """
 
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any, NoReturn
 
 import msgspec
@@ -20,7 +22,21 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_python_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+def _float(text: str) -> float | str:
+    value = float(text)
+    return value if isfinite(value) else text
+
+
+def _integer(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+_python_decoder = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_float, parse_int=_integer
+)
 
 
 def parse(text: bytes) -> Any:
@@ -33,7 +49,7 @@ def parse(text: bytes) -> Any:
         return _decode(text)
     except msgspec.MsgspecError:
         # Lone surrogates and numbers beyond a double: JSON, but not for msgspec.
-        return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+        return _python_decoder.decode(text.decode("utf-8"))
 
 
 def parse_first(text: bytes) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TextIO
+from typing import IO, Any
 
 import msgspec
 from twisted.logger import (
@@ -49,7 +49,7 @@ _ESCAPES = {
 }
 
 
-def observer(level: str, format: str, stream: TextIO) -> ILogObserver:
+def observer(level: str, format: str, stream: IO[str]) -> ILogObserver:
     """An observer that writes each event to ``stream`` and flushes it.
 
     :param level: ``debug``, ``info``, ``warn`` or ``error``; what is below it
@@ -73,9 +73,10 @@ def shown_level(event: LogEvent) -> Level:
     level = event.get("log_level", LogLevel.info)
     if level is not LogLevel.info:
         return level if level in _RANKS else LogLevel.error
-    own = str(event.get("log_namespace", "")).partition(".")[0] == "ariproxy"
+    namespace = _safely(str, event.get("log_namespace"))
+    own = namespace.partition(".")[0] == "ariproxy"
     # Twisted says this in the name of the factory's class, which may be ours.
-    about_factory = str(event.get("log_format", "")).startswith(
+    about_factory = _safely(str, event.get("log_format")).startswith(
         ("Starting factory", "Stopping factory")
     )
     return LogLevel.info if own and not about_factory else LogLevel.debug
@@ -102,7 +103,7 @@ def capture_stdlib(level: str, publisher: LogPublisher) -> Callable[[], None]:
 @implementer(ILogObserver)
 class _Lines:
     def __init__(
-        self, least: int, render: Callable[[LogEvent, str], str], stream: TextIO
+        self, least: int, render: Callable[[LogEvent, str], str], stream: IO[str]
     ) -> None:
         self._least = least
         self._render = render

@@ -15,15 +15,16 @@ class Repeated:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        # kind -> when its next line is due, and the failures since the last one.
         self._kinds: dict[Hashable, tuple[float, int]] = {}
 
     def due(self, kind: Hashable) -> int:
         """Count one failure; its number since the last line if one is due, else 0."""
         now = self._clock.seconds()
-        last, count = self._kinds.get(kind, (now - INTERVAL, 0))
+        due, count = self._kinds.get(kind, (now, 0))
         count += 1
-        if now - last < INTERVAL:
-            self._kinds[kind] = (last, count)
+        if now < due:
+            self._kinds[kind] = (due, count)
             return 0
-        self._kinds[kind] = (now, 0)
+        self._kinds[kind] = (now + INTERVAL, 0)
         return count

@@ -51,16 +51,35 @@ def prepare(record: IncomingRecord, command: Command) -> Request:
         raise CommandRefused("ariCommand.url is missing")
     url = command_url(command.url)
     template, resources = match(url.path)
-    fields = command.body if isinstance(command.body, dict) else {}
+    body = command.body
     created: list[str] = []
     if template.created is not None:
+        fields = body if isinstance(body, dict) else {}
+        if method == "POST" and _has_blank_id(template, fields):
+            # Asterisk lets it go before the id in the query, and makes its own.
+            body = fields = {k: v for k, v in fields.items() if k != template.id_name}
         url, resources, created = _creation(
             record, method, url, template, resources, fields
         )
-    body = None if command.body is None else compact(command.body)
     return Request(
-        AsteriskRequest(method, str(url), body), template, resources, created
+        AsteriskRequest(method, str(url), _text(body)), template, resources, created
     )
+
+
+def _has_blank_id(template: Template, fields: Mapping[str, Any]) -> bool:
+    name = template.id_name
+    return (
+        not template.id_in_path and name in fields and not text_of(fields[name]).strip()
+    )
+
+
+def _text(body: Any) -> bytes | None:
+    if body is None:
+        return None
+    try:
+        return compact(body)
+    except RecursionError:
+        raise CommandRefused("ariCommand.body is nested too deep to be sent") from None
 
 
 def _creation(

@@ -162,7 +162,8 @@ def other_ids(event_type: EventType, event: Mapping[str, Any]) -> Iterator[str]:
             # "channel:ID" or "bridge:ID" (models Playback and LiveRecording).
             found = text_of(found).partition(":")[2]
         for each in found if isinstance(found, list) else [found]:
-            if identifier := text_of(each).strip():
+            identifier = text_of(each)
+            if identifier.strip():
                 yield identifier
 
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -15,6 +15,7 @@ from twisted.internet.error import (
     DNSLookupError,
     TimeoutError,
 )
+from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import (
@@ -77,6 +78,31 @@ class _AsGiven:
         return self._agent.request(method, self._address, headers, bodyProducer)
 
 
+@implementer(IBodyProducer)
+class _Whole:
+    """Sends a body at once.
+
+    treq's own producer sends it piece by piece, by the global reactor's clock.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        pass
+
+    def resumeProducing(self) -> None:
+        pass
+
+    def stopProducing(self) -> None:
+        pass
+
+
 class _Body(Protocol):
     """Collects a body up to a limit, and counts all of it."""
 
@@ -87,9 +113,9 @@ class _Body(Protocol):
         self.whole: Deferred[None] = Deferred(self._abort)
 
     def _abort(self, _: Deferred[None]) -> None:
-        abort = getattr(self.transport, "abortConnection", None)
-        if abort is not None:
-            abort()
+        # What Twisted hands to the reader of a body has no abortConnection.
+        transport: Any = self.transport
+        transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         self.size += len(data)
@@ -177,8 +203,9 @@ class RestClient:
         return asked.addTimeout(seconds, self._clock, late)
 
     async def _ask(self, request: AsteriskRequest) -> AsteriskAnswer:
-        headers = self._headers.copy()
+        headers, body = self._headers.copy(), None
         if request.body is not None:
+            body = _Whole(request.body)
             headers.setRawHeaders("Content-Type", ["application/json"])
         # A client of its own for each request: cookies are forgotten with it.
         client = HTTPClient(
@@ -189,14 +216,14 @@ class RestClient:
                 request.method,
                 self._base,
                 headers=headers,
-                data=request.body,
+                data=body,
                 allow_redirects=False,
                 unbuffered=True,
                 reactor=self._clock,
             )
-            body = _Body(BODY_LIMIT)
-            response.deliverBody(body)
-            await body.whole
+            got = _Body(BODY_LIMIT)
+            response.deliverBody(got)
+            await got.whole
         except CancelledError:
             raise
         except (ConnectError, DNSLookupError, ConnectingCancelledError) as error:
@@ -216,7 +243,7 @@ class RestClient:
                 f"{_reason(error)}"
             ) from error
         content_type = response.headers.getRawHeaders("content-type", [None])[0]
-        return AsteriskAnswer(response.code, bytes(body.kept), content_type, body.size)
+        return AsteriskAnswer(response.code, bytes(got.kept), content_type, got.size)
 
 
 class _TimedOut(Exception):

@@ -9,9 +9,12 @@ from msgspec import Struct
 
 from ariproxy.errors import CommandRefused
 
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 # Characters that stay as they are; all others are percent-encoded as UTF-8.
 _KEPT = "!#$%&'()*+,/:;=?@[]~-._"
+
+_LAYERS = 5
+"""How often a path may be percent-encoded; nobody needs more than two."""
 
 
 class CommandUrl(Struct, frozen=True):
@@ -49,18 +52,25 @@ def command_url(url: str) -> CommandUrl:
         )
     if _FORBIDDEN.search(url):
         raise CommandRefused(
-            "url has a space or control character in it: percent-encode it"
+            "url has a space, control character or lone surrogate in it: "
+            "percent-encode it"
         )
     path, _, query = url.partition("#")[0].partition("?")
     if path == "/ari" or path.startswith("/ari/"):
         path = path[len("/ari") :] or "/"
     if _leaves_base(path):
-        raise CommandRefused("url has a path segment '.' or '..', which leaves /ari")
+        raise CommandRefused(
+            "url has a path segment '.' or '..', which leaves /ari, "
+            "or is percent-encoded many times over"
+        )
     return CommandUrl(path, query)
 
 
 def _leaves_base(path: str) -> bool:
     # Decoded until nothing changes: a server behind another decodes twice.
-    while (decoded := unquote(path)) != path:
+    for _ in range(_LAYERS):
+        decoded = unquote(path)
+        if decoded == path:
+            return any(part in (".", "..") for part in re.split(r"[/\\]", path))
         path = decoded
-    return any(part in (".", "..") for part in re.split(r"[/\\]", path))
+    return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from txaio.tx import make_logger
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
@@ -43,18 +44,18 @@ _REFUSALS = {
 }
 
 
-class _Receiver(Protocol):
-    def __call__(self, message: bytes, binary: bool) -> None: ...
-
-
 class _Socket(WebSocketClientProtocol):
     """One connection; ``closed`` fires with the reason when it has ended."""
+
+    # autobahn tells of every failed attempt in two lines of its own, and at
+    # debug of the headers with the password. The reasons are in ``closed``.
+    log = make_logger(level="critical")
 
     def __init__(self, owner: EventSocket) -> None:
         super().__init__()
         self._owner = owner
         self._given_up = ""
-        self._heard = 0.0
+        self._silent_since_ping = False
         self._timer: IDelayedCall | None = None
         self.opened = False
         self.closed: Deferred[str] = Deferred()
@@ -65,39 +66,55 @@ class _Socket(WebSocketClientProtocol):
 
     def onOpen(self) -> None:
         self.opened = True
-        self._heard = self._owner.clock.seconds()
         self._after(self._owner.ping_interval, self._ping)
         self._owner.has_opened()
 
     def dataReceived(self, data: bytes) -> None:
-        self._heard = self._owner.clock.seconds()
-        super().dataReceived(data)
+        self._silent_since_ping = False
+        try:
+            super().dataReceived(data)
+        except Exception:
+            if self.opened:
+                raise
+            # What listens there is no web server: not even text comes from it.
+            self._give_up("what answers to the upgrade speaks no HTTP")
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self._owner.receive(payload, isBinary)
+        self._owner.receive(payload)
+
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
+        # The server is to hang up after the close (RFC 6455, 7.1.1).
+        self._after(CLOSE_TIMEOUT, self._give_up, "")
+        return super().onCloseFrame(code, reasonRaw)
 
     def connectionLost(self, reason: Any = None) -> None:
         super().connectionLost(reason)
         self._forget_timer()
-        self.closed.callback(self._given_up or self._why(reason))
+        self.closed.callback(self._why(reason))
 
     def close(self) -> None:
         """Say goodbye, and hang up if Asterisk does not answer."""
+        if not self.opened:
+            self._give_up("stopped")
+            return
         self._after(CLOSE_TIMEOUT, self._give_up, "no answer to our close")
         self.sendClose(1000)
 
     def _ping(self) -> None:
-        silent = self._owner.clock.seconds() - self._heard
-        if silent >= 2 * self._owner.ping_interval:
-            self._give_up(f"nothing came for {silent:.0f} s, not even a pong")
+        if self._silent_since_ping:
+            self._give_up("nothing came since the last ping, not even a pong")
             return
+        self._silent_since_ping = True
         self.sendPing()
         self._after(self._owner.ping_interval, self._ping)
 
-    def _after(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
-        """Plan the one next step in time, in place of the one planned before."""
+    def _after(
+        self, seconds: float | None, action: Callable[..., None], *args: Any
+    ) -> None:
+        """Plan the one next step in time, if any, in place of the one planned."""
         self._forget_timer()
-        self._timer = self._owner.clock.callLater(seconds, action, *args)
+        if seconds is not None:
+            self._timer = self._owner.clock.callLater(seconds, action, *args)
 
     def _forget_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -106,19 +123,26 @@ class _Socket(WebSocketClientProtocol):
 
     def _give_up(self, why: str) -> None:
         self._given_up = why
-        self.dropConnection(abort=True)
+        transport: Any = self.transport
+        transport.abortConnection()
 
     def _why(self, reason: Any) -> str:
-        refused = re.search(r"\[(\d{3})\]", self.wasNotCleanReason or "")
-        if not self.opened and refused:
-            status = int(refused[1])
-            meaning = _REFUSALS.get(status, "see Asterisk's log")
-            return f"Asterisk refused the upgrade with {status}: {meaning}"
+        if self._given_up:
+            return self._given_up
+        failed = self.droppedByMe and self.wasNotCleanReason
+        if failed and not self.opened:
+            refused = re.search(r"\[(\d{3})\]", failed)
+            if refused is None:
+                return f"the upgrade failed: {_one_line(failed)}"
+            meaning = _REFUSALS.get(int(refused[1]), "see Asterisk's log")
+            return f"Asterisk refused the upgrade with {refused[1]}: {meaning}"
+        if failed:
+            return _one_line(failed)
         if self.remoteCloseCode is not None:
-            text = self.remoteCloseReason or "no reason given"
+            text = _one_line(self.remoteCloseReason or "no reason given")
             return f"Asterisk closed it with code {self.remoteCloseCode} ({text})"
         if isinstance(reason, Failure):
-            return f"the connection ended: {_one_line(reason.value)}"
+            return f"the connection ended: {_said(reason.value)}"
         return "the connection ended"
 
 
@@ -139,10 +163,10 @@ class EventSocket:
     :param endpoint: where Asterisk is; verifies its certificate if it has TLS.
     :param url: the address of ``/ari/events`` without credentials.
     :param authorization: the value of the Authorization header.
-    :param ping_interval: seconds between two pings; a socket on which nothing
-        came for two intervals is given up.
+    :param ping_interval: seconds between two pings, ``None`` for none; a socket
+        on which nothing came between two pings is given up.
     :param jitter: gives numbers from 0 to 1.
-    :param receive: takes each message; must not raise.
+    :param receive: takes each message, text or binary; must not raise.
     """
 
     _log = Logger()
@@ -155,9 +179,9 @@ class EventSocket:
         url: str,
         authorization: str,
         user_agent: str,
-        ping_interval: float,
+        ping_interval: float | None,
         jitter: Callable[[], float],
-        receive: _Receiver,
+        receive: Callable[[bytes], None],
     ) -> None:
         self._endpoint = endpoint
         self.clock = clock
@@ -247,7 +271,7 @@ class EventSocket:
         try:
             socket = await self._interruptible(self._endpoint.connect(self._factory))
         except Exception as error:
-            return False, f"no connection: {_one_line(error)}"
+            return False, f"no connection: {_said(error)}"
         if socket is None:
             return False, "stopped"
         self._socket = socket
@@ -270,5 +294,9 @@ class EventSocket:
             self._pending = None
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _said(error: BaseException) -> str:
+    return _one_line(str(error)) or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -58,9 +58,9 @@ def read(
 ) -> Document:
     """Read a file and what it includes, and put the overrides on top.
 
-    ``overrides`` are texts like ``service.x=y``. A value that starts with one
-    of ``[ { "`` or holds ``${`` is HOCON, and ``null`` is null; any other is
-    taken as it is, as Java takes ``-Dservice.x=y``. ``defaults`` and
+    ``overrides`` are texts like ``service.x=y``. A value in ``[ ]``, ``{ }`` or
+    ``" "``, or one that holds ``${``, is HOCON, and ``null`` is null; any other
+    is taken as it is, as Java takes ``-Dservice.x=y``. ``defaults`` and
     ``environ`` are what substitutions find where no file sets it. Raises
     ``ConfigError``.
     """
@@ -86,7 +86,8 @@ def _override(text: str, root: Block) -> list[Path]:
         raise ConfigError(
             "--set: an override must read KEY=VALUE, like service.httpport=8080"
         )
-    if not (value == "null" or value[:1] in ("[", "{", '"') or "${" in value):
+    ends = value[:1] + value[1:][-1:]
+    if not (value == "null" or ends in ("[]", "{}", '""') or "${" in value):
         value = json.dumps(value)
     assigned, _ = parse(f"{key} = {value}", f"--set {key}", root)
     return assigned
@@ -191,6 +192,8 @@ class _Resolver:
             # Its own key: what stood there before.
             found = self.below(earlier, wanted[len(path) :], path)
         elif wanted in self.open:
+            if reference.optional:
+                return _MISSING
             self.fail(reference.place, path, f"${{{dotted(wanted)}}} leads to itself")
             return ""
         else:

@@ -46,6 +46,7 @@ class Offsets:
         """These partitions were given to this consumer."""
         with self._changed:
             for each in partitions:
+                self._drop(each)
                 self._epoch += 1
                 self._assigned[each] = _Assignment(self._epoch)
 
@@ -53,15 +54,16 @@ class Offsets:
         """These partitions belong to somebody else from now on."""
         with self._changed:
             for each in partitions:
-                gone = self._assigned.pop(each, None)
-                if gone is not None:
-                    self.unsettled -= len(gone.open)
+                self._drop(each)
 
     def read(self, topic: str, partition: int, offset: int) -> int | None:
-        """A record was read; gives the epoch of its assignment."""
+        """A record was read; gives the epoch of its assignment.
+
+        ``None``: its partition is not ours, or the record is in hand already.
+        """
         with self._changed:
             found = self._assigned.get((topic, partition))
-            if found is None:
+            if found is None or offset in found.open:
                 return None
             found.open[offset] = False
             found.next = offset + 1
@@ -119,6 +121,11 @@ class Offsets:
             for partition, offset in offsets.items():
                 if partition in self._assigned:
                     self._assigned[partition].committed = offset
+
+    def _drop(self, partition: Partition) -> None:
+        gone = self._assigned.pop(partition, None)
+        if gone is not None:
+            self.unsettled -= len(gone.open)
 
     def _of(self, record: IncomingRecord) -> _Assignment | None:
         found = self._assigned.get((record.topic, record.partition))

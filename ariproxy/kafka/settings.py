@@ -74,7 +74,8 @@ def common_properties(kafka: Kafka) -> Properties:
         "reconnect.backoff.ms": 250,
         "reconnect.backoff.max.ms": 1000,
     }
-    if protocol.startswith("SASL"):
+    # Without a user here, librdkafka's own properties may say how to log in.
+    if protocol.startswith("SASL") and security.user:
         properties["sasl.mechanism"] = security.mechanism
         properties["sasl.username"] = security.user
         properties["sasl.password"] = security.password.reveal()

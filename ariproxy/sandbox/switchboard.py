@@ -9,14 +9,14 @@ everything else happens before the method returns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
 
 from twisted.internet.interfaces import IReactorTime
 
-from ariproxy.sandbox.applications import Application, Applications, Refused, Sink
+from ariproxy.sandbox.applications import Applications, Refused, Sink
 from ariproxy.sandbox.media import Media
 from ariproxy.sandbox.objects import Bridge, Channel, Json, timestamp
+from ariproxy.sandbox.settings import Settings
 
 TECHNOLOGIES = frozenset({"PJSIP", "Local", "AudioSocket", "WebSocket"})
 
@@ -32,22 +32,6 @@ _FAILURES = {"busy": ("BUSY", 17), "congestion": ("CONGESTION", 34)}
 # AST_SOFTHANGUP_EXPLICIT, which Asterisk reports as the cause of a hang-up by ARI.
 _HANGUP_BY_REQUEST: Json = {"cause": 32, "soft": True}
 _RTP_VARIABLES = ("", "JITTER", "LOSS", "RTT", "MES")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How the simulated Asterisk behaves; times in seconds.
-
-    ``answer_after``: until a dialled endpoint answers. ``media``: how long a
-    media URI lasts that does not say so. ``shown_variables``: ``channelvars`` of
-    ari.conf.
-    """
-
-    answer_after: float = 0.05
-    media: float = 0.3
-    shown_variables: tuple[str, ...] = ("CALL_CONTEXT",)
-    asterisk_id: str = "02:00:00:00:00:01"
-    version: str = "22.10.1"
 
 
 class Switchboard:
@@ -66,7 +50,7 @@ class Switchboard:
         settings: Settings,
     ) -> None:
         self._clock = clock
-        self._now = now
+        self.now = now
         self._serial = count()
         self.new_id = new_id
         self.settings = settings
@@ -196,10 +180,11 @@ class Switchboard:
         self._tell_dial(channel, "")
         if channel.other_half is not None:
             channel.other_half.state = "Ring"
+        else:
+            self._set_state(channel, "Ringing")
         if channel.exten == "noanswer":
             self.later(timeout, lambda c: self._dial_failed(c, "NOANSWER", 19), channel)
             return
-        self._set_state(channel, "Ringing")
         step: Callable[[Channel], None] = self._answered
         if channel.exten in _FAILURES:
             status, cause = _FAILURES[channel.exten]
@@ -260,7 +245,8 @@ class Switchboard:
         self._tell(channel, "ChannelHangupRequest", {}, request)
         self.media.end_all(channel)
         self.leave_application(channel)
-        self.set_variable(channel, "STASISSTATUS", "SUCCESS")
+        if "STASISSTATUS" in channel.variables:
+            self.set_variable(channel, "STASISSTATUS", "SUCCESS")
         del self.channels[channel.id]
         fields: Json = {"cause": cause, "cause_txt": CAUSES.get(cause, "Unknown")}
         self._tell(channel, "ChannelDestroyed", fields)
@@ -289,7 +275,7 @@ class Switchboard:
         bridge_id = bridge_id or self.new_id()
         if bridge_id in self.bridges:
             raise Refused(409, f"Bridge with id '{bridge_id}' already exists")
-        created = timestamp(self._now())
+        created = timestamp(self.now())
         bridge = Bridge(id=bridge_id, name=name, created=created, type=type)
         self.bridges[bridge_id] = bridge
         self._tell_bridge("BridgeCreated", bridge)
@@ -333,7 +319,7 @@ class Switchboard:
     # -- details
 
     def _new_channel(self, name: str, channel_id: str | None = None) -> Channel:
-        now = self._now()
+        now = self.now()
         channel = Channel(
             id=channel_id or f"{int(now)}.{next(self._serial)}",
             name=name,
@@ -351,12 +337,8 @@ class Switchboard:
             return
         channel.app = app
         channel.dialplan = ("Stasis", ",".join([app, *args]))
+        self.set_variable(channel, "STASISSTATUS", "")
         application.inside.add(channel.id)
-        self._start(application, channel, args)
-
-    def _start(
-        self, application: Application, channel: Channel, args: list[str]
-    ) -> None:
         fields: Json = {"args": args, "channel": channel.as_json()}
         self.applications.tell(application, "StasisStart", fields)
 

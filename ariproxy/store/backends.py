@@ -33,6 +33,18 @@ def open_store(
         from ariproxy.store.sqlite import SqliteStore
 
         return SqliteStore(config.sqlite.path, config.sqlite.ttl, now, workers)
-    from ariproxy.store.redis import open_redis
+    from ariproxy.store.redis import TIMEOUT, RedisStore, client_tls
 
-    return open_redis(config.redis, reactor, f"{config.name}-{node}")
+    redis = config.redis
+    return RedisStore(
+        reactor,
+        redis.host,
+        redis.port,
+        redis.db,
+        DEFAULT_TTL if redis.ttl is None else redis.ttl,
+        redis.username,
+        redis.password.reveal() if redis.password else None,
+        client_tls(redis.host, redis.ca) if redis.tls else None,
+        TIMEOUT,
+        f"{config.name}-{node}",
+    )

@@ -1,15 +1,17 @@
 """The store in Redis.
 
 One connection carries all commands: Redis answers in the order of asking, so
-no command waits for another's answer, and their order is kept. It is opened
-when a call needs it.
+no command waits for another's answer, and their order is kept. It is opened by
+the first call and then kept open. A call waits for it within its limit; once
+an attempt has failed, or took longer than that, calls fail at once until the
+connection is there again.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from OpenSSL import crypto
 from twisted.internet import ssl
@@ -27,6 +29,7 @@ from ariproxy.errors import (
 )
 from ariproxy.interfaces import IStore
 from ariproxy.store.redis_connection import (
+    LATE,
     Connection,
     ConnectionTrouble,
     Trouble,
@@ -35,10 +38,7 @@ from ariproxy.store.redis_connection import (
     refusal,
 )
 
-__all__ = ["RedisSettings", "RedisStore", "client_tls", "open_redis"]
-
-DEFAULT_TTL = 21600.0
-"""Seconds; what the original sets where ``service.redis.ttl`` is absent."""
+__all__ = ["RedisStore", "client_tls"]
 
 TIMEOUT = 1.0
 """Seconds in which a call is answered, or fails."""
@@ -46,8 +46,19 @@ TIMEOUT = 1.0
 PROBE_TTL = 60
 """Seconds until the key of the health probe is gone."""
 
-RETRY_DELAY = 0.25
-"""Seconds after a failed attempt to connect in which no other one is made."""
+CONNECT_LIMIT = 10.0
+"""Seconds in which an attempt to connect succeeds, or is ended.
+
+Longer than a call waits: a name server may be away, and its deputy asked late.
+"""
+
+FIRST_DELAY, LAST_DELAY = 0.05, 1.0
+"""Seconds before the next attempt to connect; doubled from one to the other."""
+
+ADDRESS_DELAY = 0.05
+"""Seconds until the next address of the host is tried beside the first (RFC 8305).
+
+The last address is also the soonest that a refusal is told."""
 
 WAITING = 10_000
 """Calls that may wait for the connection at once."""
@@ -56,42 +67,6 @@ QUIET = 30.0
 """Seconds without a certain refusal after which it is said to have ended."""
 
 CLOSED = Trouble(StoreUnavailable, "closed", "the store is closed")
-
-
-class _Secret(Protocol):
-    def reveal(self) -> str: ...
-
-
-class RedisSettings(Protocol):
-    """``service.redis`` of the configuration; ``ttl`` in seconds."""
-
-    host: str
-    port: int
-    db: int
-    ttl: float | None
-    username: str | None
-    password: _Secret | None
-    tls: bool
-    ca: str | None
-
-
-def open_redis(settings: RedisSettings, reactor: Any, node: str) -> RedisStore:
-    """The store that the configuration asks for; it is not connected yet.
-
-    Raises ``ConfigError`` when the file of ``service.redis.ca`` cannot be used.
-    """
-    return RedisStore(
-        reactor,
-        settings.host,
-        settings.port,
-        settings.db,
-        DEFAULT_TTL if settings.ttl is None else settings.ttl,
-        settings.username,
-        settings.password.reveal() if settings.password else None,
-        client_tls(settings.host, settings.ca) if settings.tls else None,
-        TIMEOUT,
-        node,
-    )
 
 
 def client_tls(host: str, ca: str | None) -> IOpenSSLClientConnectionCreator:
@@ -159,11 +134,16 @@ class RedisStore:
         if db:
             self._login.append(("SELECT", str(db)))
         self._connection: Connection | None = None
+        self._connected_at = 0.0
         self._attempt: Deferred[Connection] | None = None
+        self._retry: Any = None
+        self._delay = FIRST_DELAY
         self._waiting: list[Deferred[Connection]] = []
-        # Why there is no connection, and when the next attempt may be made.
+        self._patience: Any = None
+        # Why calls fail at once.
         self._down: Trouble | None = None
-        self._retry_at = 0.0
+        # The code of what was last logged about the connection.
+        self._logged: str | None = None
         self._closed = False
         # command and code of a refusal -> when it was last seen.
         self._refusals: dict[tuple[str, str], float] = {}
@@ -197,6 +177,9 @@ class RedisStore:
     async def close(self) -> None:
         """See ``IStore``; what was asked before is waited for."""
         self._closed = True
+        self._give_up(CLOSED)
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
         if self._attempt is not None:
             self._attempt.cancel()
         connection = self._connection
@@ -249,63 +232,100 @@ class RedisStore:
     def _connected(self) -> Deferred[Connection]:
         """Fires with the connection when there is one, or fails within the limit."""
         waiting: Deferred[Connection] = Deferred()
-        if self._closed:
-            waiting.errback(self._error(CLOSED))
-        elif self._down is not None and self._reactor.seconds() < self._retry_at:
+        if self._down is not None:
             waiting.errback(self._error(self._down))
         elif len(self._waiting) >= WAITING:
             text = f"{WAITING} calls wait for the connection already"
             waiting.errback(StoreUnavailable(f"{self._server}: {text}"))
         else:
             self._waiting.append(waiting)
-            if self._attempt is None:
+            if self._patience is None:
+                self._patience = self._reactor.callLater(
+                    self._timeout, self._give_up, late(self._timeout)
+                )
+            if self._attempt is None and self._retry is None:
                 self._connect()
         return waiting
 
     def _connect(self) -> None:
-        endpoint: Any = HostnameEndpoint(self._reactor, self._host, self._port)
+        self._retry = None
+        endpoint: Any = HostnameEndpoint(
+            self._reactor, self._host, self._port, attemptDelay=ADDRESS_DELAY
+        )
         if self._tls is not None:
             endpoint = wrapClientTLS(self._tls, endpoint)
         self._attempt = ensureDeferred(
             open_connection(
-                self._reactor, endpoint, self._login, self._timeout, self._lost
+                self._reactor,
+                endpoint,
+                self._login,
+                CONNECT_LIMIT,
+                self._timeout,
+                self._lost,
             )
         )
-        self._attempt.addTimeout(self._timeout, self._reactor)
         self._attempt.addCallbacks(self._made, self._not_made)
 
     def _made(self, connection: Connection) -> None:
         self._attempt = None
         self._connection = connection
+        self._connected_at = self._reactor.seconds()
         self._down = None
+        self._logged = None
         self._log.info("{server}: connected", server=self._server)
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if not each.called:
-                each.callback(connection)
+        for each in self._released():
+            each.callback(connection)
 
     def _not_made(self, failure: Any) -> None:
         self._attempt = None
-        self._retry_at = self._reactor.seconds() + RETRY_DELAY
         if self._closed:
-            trouble = CLOSED
-        elif failure.check(ConnectionTrouble):
-            trouble = failure.value.trouble
+            return
+        # First, as those who wait may close the store in answer.
+        self._connect_later()
+        if failure.check(ConnectionTrouble):
+            self._give_up(failure.value.trouble)
         else:
-            trouble = late(self._timeout)
-        self._lost(trouble)
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if not each.called:
-                each.errback(self._error(trouble))
+            self._log.failure(
+                "{server}: connecting failed", failure, server=self._server
+            )
+            self._give_up(Trouble(StoreUnavailable, "bug", "connecting failed"))
 
     def _lost(self, trouble: Trouble) -> None:
         self._connection = None
-        if trouble is CLOSED:
+        if self._closed:
             return
-        if self._down is None or self._down.code != trouble.code:
-            self._log.warn("{problem}", problem=str(self._error(trouble)))
+        self._log_down(trouble)
+        if trouble.code == LATE:
+            self._down = trouble
+        # One that is lost again and again is not opened ever more often.
+        if self._reactor.seconds() - self._connected_at >= LAST_DELAY:
+            self._delay = FIRST_DELAY
+        self._connect_later()
+
+    def _connect_later(self) -> None:
+        self._retry = self._reactor.callLater(self._delay, self._connect)
+        self._delay = min(2 * self._delay, LAST_DELAY)
+
+    def _give_up(self, trouble: Trouble) -> None:
+        """Calls that wait fail, and others at once, until there is a connection."""
         self._down = trouble
+        if not self._closed:
+            self._log_down(trouble)
+        for each in self._released():
+            each.errback(self._error(trouble))
+
+    def _released(self) -> list[Deferred[Connection]]:
+        """Those who wait for the connection, in order; they wait no more."""
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+        self._patience = None
+        waiting, self._waiting = self._waiting, []
+        return [each for each in waiting if not each.called]
+
+    def _log_down(self, trouble: Trouble) -> None:
+        if self._logged != trouble.code:
+            self._logged = trouble.code
+            self._log.warn("{problem}", problem=str(self._error(trouble)))
 
     # What is logged of refusals. One command may be refused and the next one
     # of its kind not (another key, a smaller value), so the end is not at once.

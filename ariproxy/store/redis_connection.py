@@ -14,14 +14,30 @@ from typing import Any, NamedTuple
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    TimeoutError,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from ariproxy.errors import AriProxyError, StoreRefused, StoreUnavailable
 
-__all__ = ["Connection", "ConnectionTrouble", "Trouble", "open_connection", "refusal"]
+__all__ = [
+    "LATE",
+    "Connection",
+    "ConnectionTrouble",
+    "Trouble",
+    "late",
+    "open_connection",
+    "refusal",
+]
+
+LATE = "late"
+"""The code of a trouble that is silence."""
 
 
 class Trouble(NamedTuple):
@@ -93,7 +109,7 @@ def late(seconds: float) -> Trouble:
     """No answer came in time."""
     return Trouble(
         StoreUnavailable,
-        "late",
+        LATE,
         f"no answer within {seconds:g} s; see whether Redis hangs or is overloaded, "
         "and service.redis.host, service.redis.port and service.redis.tls",
     )
@@ -146,14 +162,16 @@ async def open_connection(
     clock: Any,
     endpoint: IStreamClientEndpoint,
     login: list[tuple[str, ...]],
+    limit: float,
     timeout: float,
     lost: Callable[[Trouble], None],
 ) -> Connection:
-    """Connect, and carry out the commands of ``login``.
+    """Connect, and carry out the commands of ``login``, in ``limit`` seconds.
 
     Redis is asked ``PING`` last, as a server that hangs, or still reads its
     data, accepts connections too. Raises ``ConnectionTrouble``.
 
+    :param timeout: seconds in which the connection's later commands are answered.
     :param lost: called once when the connection goes after this returned.
     """
     # txredisapi imports the global reactor.
@@ -164,25 +182,29 @@ async def open_connection(
     factory.protocol = partial(  # type: ignore[assignment]
         RedisProtocol, convertNumbers=False
     )
+    began = clock.seconds()
     try:
-        protocol = await endpoint.connect(factory)
+        protocol = await endpoint.connect(factory).addTimeout(limit, clock)
     except Exception as problem:
-        raise ConnectionTrouble(_described(problem, timeout)) from problem
-    connection = Connection(clock, protocol, timeout)
-    for command in [*login, ("PING",)]:
-        try:
-            await connection.ask(*command)
-        except ResponseError as problem:
-            trouble = refusal(command[0], str(problem))
+        raise ConnectionTrouble(_described(problem, limit)) from problem
+    connection = Connection(clock, protocol, began + limit - clock.seconds())
+    commands = [*login, ("PING",)]
+    # All in one go: on a slow line each round counts.
+    answers = await DeferredList(
+        [connection.ask(*command) for command in commands], consumeErrors=True
+    )
+    for command, (answered, answer) in zip(commands, answers, strict=True):
+        if answered:
+            continue
+        if answer.check(ResponseError):
+            trouble = refusal(command[0], str(answer.value))
             if (command[0], trouble.code) == ("PING", "NOPERM"):
                 continue  # It answers, and that was the question.
-            connection.cut(trouble)
-            raise ConnectionTrouble(trouble) from None
-        except Exception as problem:
-            trouble = connection.gone or _described(problem, timeout)
-            connection.cut(trouble)
-            raise ConnectionTrouble(trouble) from problem
-    connection.lost = lost
+        else:
+            trouble = connection.gone or _described(answer.value, limit)
+        connection.cut(trouble)
+        raise ConnectionTrouble(trouble)
+    connection.use(timeout, lost)
     return connection
 
 
@@ -194,12 +216,12 @@ class Connection:
     """
 
     def __init__(self, clock: Any, protocol: Any, timeout: float) -> None:
-        self.lost: Callable[[Trouble], None] = lambda trouble: None
         self.gone: Trouble | None = None
         self.ended: Deferred[None] = Deferred()
         self._clock = clock
         self._protocol = protocol
         self._timeout = timeout
+        self._lost: Callable[[Trouble], None] = lambda trouble: None
         self._due: deque[float] = deque()
         self._timer: Any = None
         self._idle: Deferred[None] | None = None
@@ -208,6 +230,12 @@ class Connection:
         protocol.replyReceived = self._reply_received
         protocol.connectionLost = self._went
         protocol.callLater = clock.callLater
+
+    def use(self, timeout: float, lost: Callable[[Trouble], None]) -> None:
+        """From now on answers are due in ``timeout``, and ``lost`` is told the end."""
+        self._timeout = timeout
+        self._lost = lost
+        self._stop_timer()
 
     def ask(self, *command: str | int) -> Deferred[Any]:
         """Redis' answer. Fails with txredisapi's errors."""
@@ -221,7 +249,7 @@ class Connection:
         """End it at once; what is not answered by now fails."""
         if self.gone is None:
             self.gone = trouble
-            self.lost(trouble)
+            self._lost(trouble)
             self._protocol.transport.abortConnection()
 
     async def finish(self) -> None:
@@ -240,6 +268,11 @@ class Connection:
                 self.cut(late(self._timeout))
 
     def _reply_received(self, reply: Any) -> None:
+        if not self._due:
+            # It would be taken for the answer to the next command.
+            text = "an answer came that nobody asked for; see service.redis.port"
+            self.cut(Trouble(StoreUnavailable, "unasked", text))
+            return
         self._due.popleft()
         self._put_reply(reply)
         if self._idle is not None and not self._due:
@@ -247,11 +280,15 @@ class Connection:
             idle.callback(None)
 
     def _went(self, reason: Failure) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         if self.gone is None:
             self.gone = _described(reason.value, self._timeout)
-            self.lost(self.gone)
+            self._lost(self.gone)
         # Fails whatever is not answered.
         self._connection_lost(reason)
         self.ended.callback(None)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

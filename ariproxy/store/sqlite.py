@@ -178,7 +178,9 @@ class SqliteStore:
         self._closed = True
         if self._working:
             await self._idle
-        await self._workers.call(self._drop_connection)
+        # Else the workers need not even have started.
+        if self._connection is not None:
+            await self._workers.call(self._drop_connection)
 
     def _enqueue(
         self, statement: Statement, key: str, value: str = ""
