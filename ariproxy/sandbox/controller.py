@@ -1,6 +1,6 @@
 """A sample call-controller: what a program behind the proxy looks like.
 
-It answers a call, plays a tone, calls a second party, bridges the two, records
+It answers a call, plays a sound, calls a second party, bridges the two, records
 them for a moment and hangs up. It knows nothing of Asterisk's address: events
 and answers come from one topic of Kafka, commands go to another.
 
@@ -30,8 +30,8 @@ class Settings:
     """What the controller is told.
 
     ``app``: the Stasis application. ``callee``: the endpoint of the second
-    party. ``recording``: how long to record, in seconds. ``consumer``: further
-    properties of its consumer.
+    party. ``recording``: how long to record, in seconds. ``consumer`` and
+    ``producer``: further properties of librdkafka.
     """
 
     bootstrap_servers: str
@@ -42,6 +42,7 @@ class Settings:
     callee: str = "Local/1001@default/n"
     recording: float = 0.5
     consumer: Mapping[str, int] = field(default_factory=dict)
+    producer: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Call:
     recorded_until: float | None = None
 
     def id(self, what: str) -> str:
-        """The id of its ``callee``, ``tone``, ``bridge`` or ``recording``."""
+        """The id of its ``callee``, ``greeting``, ``bridge`` or ``recording``."""
         return f"{self.context}.{what}"
 
 
@@ -83,9 +84,8 @@ class Controller:
         self._running = True
         servers = {"bootstrap.servers": settings.bootstrap_servers}
         # The same partitioner as the proxy's: one call context, one partition.
-        self._producer = Producer(
-            servers | {"linger.ms": 0, "partitioner": "murmur2_random", "acks": "all"}
-        )
+        sending = {"linger.ms": 0, "partitioner": "murmur2_random", "acks": "all"}
+        self._producer = Producer({**servers, **sending, **settings.producer})
         group = {"group.id": settings.group, "auto.offset.reset": "latest"}
         self._consumer = Consumer({**servers, **group, **settings.consumer})
 
@@ -97,7 +97,7 @@ class Controller:
                 message = self._consumer.poll(0.05)
                 if message is not None and message.error() is None:
                     self.take(json.loads(message.value() or b"{}"))
-                self._end_recordings()
+                self.end_recordings()
                 self._producer.poll(0)
         finally:
             self._producer.flush(5)
@@ -117,6 +117,15 @@ class Controller:
         elif call is not None and type in self._STEPS:
             self._STEPS[type](self, call, record["payload"])
 
+    def end_recordings(self) -> None:
+        """Stop the recordings that have lasted long enough."""
+        now = time.monotonic()
+        for call in self._calls.values():
+            if call.recorded_until is not None and call.recorded_until <= now:
+                call.recorded_until = None
+                url = f"/recordings/live/{call.id('recording')}/stop"
+                self._post(call.context, url)
+
     def send(self, context: str | None, method: str, url: str, body: Any = None) -> str:
         """Send one command; gives its id, by which the answer is known."""
         command: dict[str, Any] = {"callContext": context, "commandId": str(uuid4())}
@@ -131,19 +140,22 @@ class Controller:
 
     def _started(self, context: str, call: Call | None, channel: str) -> None:
         if channel != f"{context}.callee":
-            self._calls[context] = Call(context, channel, {channel})
+            call = self._calls[context] = Call(context, channel, {channel})
             self._post(context, f"/channels/{channel}/answer")
-            tone = {"media": "tone:440/300", "playbackId": f"{context}.tone"}
-            self._post(context, f"/channels/{channel}/play", tone)
+            greeting = {"media": "sound:beep", "playbackId": call.id("greeting")}
+            self._post(context, f"/channels/{channel}/play", greeting)
         elif call is not None:
             call.inside.add(channel)
             bridge = f"/bridges/{call.id('bridge')}"
             self._post(context, f"{bridge}/addChannel", {"channel": channel})
             file = {"name": call.id("recording"), "format": "wav"}
             self._post(context, f"{bridge}/record", file)
+        else:
+            # The call was over before its second party answered.
+            self.send(context, "DELETE", f"/channels/{channel}")
 
     def _played(self, call: Call, event: Any) -> None:
-        if event["playback"]["id"] != call.id("tone") or not call.inside:
+        if event["playback"]["id"] != call.id("greeting") or not call.inside:
             return
         bridge = f"/bridges/{call.id('bridge')}"
         self._post(call.context, bridge, {"type": "mixing"})
@@ -153,14 +165,6 @@ class Controller:
 
     def _recording(self, call: Call, event: Any) -> None:
         call.recorded_until = time.monotonic() + self._settings.recording
-
-    def _end_recordings(self) -> None:
-        now = time.monotonic()
-        for call in self._calls.values():
-            if call.recorded_until is not None and call.recorded_until <= now:
-                call.recorded_until = None
-                url = f"/recordings/live/{call.id('recording')}/stop"
-                self._post(call.context, url)
 
     def _recorded(self, call: Call, event: Any) -> None:
         if not call.failed:

@@ -115,7 +115,9 @@ class Tally:
         table.add_row("answers", f"{self.statuses.total()}\n{statuses}")
         table.add_row("unanswered", str(self.unanswered))
         table.add_row("command to answer", self._latencies())
-        table.add_row("errors", "\n".join(self.faults) or "none")
+        # Some end with a log, which was shown when it happened.
+        faults = [fault.partition("\n")[0] for fault in self.faults]
+        table.add_row("errors", "\n".join(faults) or "none")
         return table
 
     def _latencies(self) -> str:

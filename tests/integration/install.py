@@ -1,9 +1,9 @@
 """Fetch the real servers: ``python -m tests.integration.install``.
 
-Debian packages (as root; no system service is started), Kafka's and Cassandra's jars by
-Maven, and a Debian sid with Asterisk by debootstrap (as root). What is there already is left
-alone; what cannot be had is named, and the tests that need it skip. The exit status is
-1 when something was tried and failed.
+Debian packages (as root; no system service is started), the jars of Kafka and
+Cassandra by Maven, and a Debian sid with Asterisk by debootstrap (as root). What is
+there already is left alone; what cannot be had is named, and the tests that need it
+skip. The exit status is 1 when something was tried and failed.
 """
 
 from __future__ import annotations

@@ -94,6 +94,9 @@ exten => _2.,1,Set(CALL_CONTEXT=${{EXTEN:1}})
 exten => 3000,1,Answer()
  same => n,Wait(0.3)
  same => n,Hangup()
+exten => 3001,1,Answer()
+ same => n,Wait(60)
+ same => n,Hangup()
 """,
 }
 
@@ -117,7 +120,8 @@ class RealAsterisk(Server):
 
     What a caller may dial: ``1000`` enters Stasis without a call context, ``2`` and a
     text enters it with that text as ``CALL_CONTEXT``, ``3000`` is answered and hung
-    up by Asterisk after 0.3 s, without Stasis. Sounds: ``tone:`` only.
+    up by Asterisk after 0.3 s, without Stasis; ``3001`` is answered and kept. A
+    ``tone:`` goes on until it is ended.
 
     :ivar url: the base address of ARI, without a slash at its end.
     :ivar sip_port: where it takes SIP calls (UDP).

@@ -97,6 +97,8 @@ class Server:
     :ivar folder: its temporary folder, with the data and ``server.log``.
     :ivar pid: its process id, ``None`` while there is no process.
     :ivar ready_after: how long the last start took, in seconds.
+    :ivar status: the exit status of the last process that ended, negative for a
+        signal.
     """
 
     name: ClassVar[str]
@@ -114,6 +116,7 @@ class Server:
         self.port = port
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=parent))
         self.ready_after = 0.0
+        self.status: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -217,6 +220,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        self.status = process.returncode
         if guard:
             release(guard)
         self._process = self._guard = None
