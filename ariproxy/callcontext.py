@@ -107,8 +107,8 @@ class CallContexts:
 
         ``given`` is the channel variable CALL_CONTEXT, empty if there is none;
         it goes before a stored one. Without both a new one is made. Never
-        fails, and takes ``PATIENCE`` at most: without the store the call is
-        served all the same.
+        fails, and waits only once for a store that hangs: without the store
+        the call is served all the same.
         """
         context: str | None = given or None
         if context is None:

@@ -171,6 +171,8 @@ def decode_command(value: bytes | None) -> Command:
 def _command(found: Mapping[str, Any]) -> Command:
     faults: list[str] = []
     call_context = _text(found, "callContext", "callContext", faults)
+    if call_context is not None:
+        call_context = text_of(call_context)  # It must fit a store and a key.
     command_id = _text(found, "commandId", "commandId", faults)
     wanted = found.get("ariCommand")
     if not isinstance(wanted, dict):
@@ -195,7 +197,7 @@ def _text(
     if isinstance(value, (dict, list)):
         faults.append(f"{place} is {_kind(value)}, not text")
         return None
-    return None if value is None else text_of(value)
+    return value if value is None or isinstance(value, str) else text_of(value)
 
 
 def _kind(value: Any) -> str:

@@ -198,7 +198,9 @@ class EventStream:
 
     def _pass_on(self, event_type: EventType, event: _Event, resource_id: str) -> None:
         if resource_id in self._held:
-            self._hold(event_type, event, resource_id)
+            # In its turn: the StasisStart in front takes along what is held.
+            hold = partial(self._hold, event_type, event, resource_id)
+            self._line.enter().leave(hold)
             return
         context = self._contexts.peek(resource_id)
         if context is not None and not self._line:

@@ -74,9 +74,13 @@ def compact(value: Any) -> bytes:
 
 
 def text_of(value: Any) -> str:
-    """A scalar as text: numbers and booleans as JSON spells them, else empty."""
+    """A scalar as text: numbers and booleans as JSON spells them, else empty.
+
+    A lone surrogate becomes ``?``, as in the original: neither a store nor the
+    key of a record can hold one.
+    """
     if isinstance(value, str):
-        return value
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, (bool, int, float)):
         return compact(value).decode("ascii")
     return ""
