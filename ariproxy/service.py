@@ -168,14 +168,17 @@ class Proxy(Service):
             ) from error
 
     def startService(self) -> None:
-        """Start all parts. Nothing outside needs to be there yet."""
+        """Start all parts. Nothing outside needs to be there yet.
+
+        Raises ``ConfigError`` where a library refuses its settings.
+        """
         super().startService()
         self._kafka_workers.start()
         self._store_workers.start()
         self._publisher.start()
+        self.commands.start()
         self.health.start()
         self._socket.start()
-        self.commands.start()
         self._log.info(
             "ari-proxy serves application {application}: Asterisk {asterisk}, "
             "Kafka {kafka}, store {store}, HTTP on port {port}",

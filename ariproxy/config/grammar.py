@@ -1,8 +1,10 @@
 """The grammar of HOCON: text in, a tree of what was written out.
 
-It follows https://github.com/lightbend/config/blob/main/HOCON.md. More than
-the specification is accepted in one place: a value may hold ``:`` and ``://``
-without quotes (``server = localhost:8088``).
+It follows https://github.com/lightbend/config/blob/main/HOCON.md, and
+``tests/integration/test_config_reference.py`` compares it with the program of the
+same authors and tells where the two differ on purpose. The most visible
+difference: a value may hold ``:`` and ``://`` without quotes
+(``server = localhost:8088``).
 """
 
 from __future__ import annotations
@@ -25,31 +27,39 @@ MAX_DEPTH = 20
 MAX_INCLUDES = 10
 # What the original's files include to get its built-in defaults.
 BUILT_IN = frozenset({"application", "application.conf", "reference.conf"})
+# An include without an ending reads all that there are, the last one winning.
+_ENDINGS = (".properties", ".json", ".conf")
 
 _SPACE = re.compile(r"(?:[^\S\n]|\ufeff)+")
 _BLANK = re.compile(r"(?:\s|\ufeff|(?:#|//)[^\n]*)+")
-_BETWEEN = re.compile(r"(?:\s|\ufeff|,|(?:#|//)[^\n]*)+")
+_BETWEEN = re.compile(rf"(?:{_BLANK.pattern})?(?:,(?:{_BLANK.pattern})?)?")
 _TRIPLE = re.compile(r'"""(.*?"*)"""(?!")', re.DOTALL)
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"')
-_SUBSTITUTION = re.compile(r"\$\{(\??)((?:[^}\"\n]|\"[^\"\n]*\")*)\}")
+_SUBSTITUTION = re.compile(r"\$\{(\??)")
+_CLOSING = re.compile(r"\}")
 _PLAIN_KEY = re.compile(r"(?:(?!//)[^\s\ufeff$\"{}\[\]:=,+#`^?!@*&\\])+")
-_PLAIN = re.compile(r"(?:://|(?!//)[^\s\ufeff$\"{}\[\]=,+#`^?!@*&\\])+")
+_PLAIN = re.compile(r"(?:://|\d[eE]\+\d|(?!//)[^\s\ufeff$\"{}\[\]=,+#`^?!@*&\\])+")
 _SEPARATOR = re.compile(r"\+=|[:=]|(?=\{)")
 _INCLUDE = re.compile(
-    r"include[^\S\n]+(?P<required>required\([^\S\n]*)?"
-    r"(?:(?P<kind>file|classpath|url|package)\([^\S\n]*)?(?P<name>\"[^\"\n]*\")"
-    r"[^\S\n]*\)*"
+    r"include\s+(?P<required>required\(\s*)?"
+    r"(?:(?P<kind>file|classpath|url|package)\(\s*)?(?P<name>\"[^\"\n]*\")"
+    r"(?:\s*\))*"
 )
 
 
 class Space(str):
-    """White space between two substitutions; it counts if they are texts."""
+    """White space beside a substitution; it counts only between texts."""
 
 
 class Reference(Struct, frozen=True):
-    """A substitution, ``${path}`` or ``${?path}``, and where it stands."""
+    """A substitution, ``${path}`` or ``${?path}``, and where it stands.
+
+    In a file that is included inside of blocks, ``path`` begins with those
+    ``inside`` keys; what is not found there is looked for without them.
+    """
 
     path: Path
+    inside: int
     optional: bool
     place: str
 
@@ -67,9 +77,9 @@ class Block(Struct):
 
 
 class Value(Struct):
-    """The pieces of one value, to be joined; none at all for null."""
+    """The pieces of one value, to be joined; ``None`` is null."""
 
-    pieces: list[str | Space | Reference | Items | Block]
+    pieces: list[str | Space | Reference | Items | Block | None]
     place: str
 
 
@@ -81,17 +91,21 @@ def dotted(path: Sequence[str]) -> str:
 
 
 def parse(
-    text: str, source: str, root: Block, *, opened: Sequence[str] = ()
+    text: str,
+    source: str,
+    block: Block,
+    path: Path = (),
+    opened: Sequence[str] = (),
 ) -> tuple[list[Path], list[str]]:
-    """Add to ``root`` what the text sets.
+    """Add what the text sets to the block at ``path``.
 
     ``source`` is the name of the text in messages, and what it includes is
     looked for beside it; ``opened`` are the files that include it. Returns the
     paths that were set outside of lists, and the included files that do not
     exist as they were written. Raises ``ConfigError``.
     """
-    parser = _Parser(text, source, [*opened, source])
-    parser.document(root)
+    parser = _Parser(text, source, path, [*opened, source])
+    parser.document(block)
     return parser.assigned, parser.skipped
 
 
@@ -118,9 +132,10 @@ class _Parser:
     A path is ``None`` inside a list, where nothing has a name.
     """
 
-    def __init__(self, text: str, source: str, opened: list[str]) -> None:
+    def __init__(self, text: str, source: str, path: Path, opened: list[str]) -> None:
         self.text = text
         self.source = source
+        self.path = path
         self.opened = opened
         self.at = 0
         self.assigned: list[Path] = []
@@ -144,17 +159,17 @@ class _Parser:
     def next(self) -> str:
         return self.text[self.at : self.at + 1]
 
-    def document(self, root: Block) -> None:
+    def document(self, block: Block) -> None:
         self.take(_BLANK)
         if self.next() == "[":
             self.fail("a list; the file must hold keys and blocks")
         if self.next() == "{":
             self.at += 1
-            self.entries(root, (), "}", 0)
+            self.entries(block, self.path, "}", 0)
             self.at += 1
             self.take(_BLANK)
         else:
-            self.entries(root, (), "", 0)
+            self.entries(block, self.path, "", 0)
         if self.next():
             self.fail("something follows the closing '}'")
 
@@ -162,8 +177,8 @@ class _Parser:
         self, block: Block, path: Path | None, closing: str, depth: int
     ) -> None:
         start = self.at
+        self.take(_BLANK)
         while True:
-            self.take(_BETWEEN)
             if self.next() == closing:
                 return
             if not self.next():
@@ -174,6 +189,7 @@ class _Parser:
                 self.include(include, block, path)
             else:
                 self.entry(block, path, depth)
+            self.take(_BETWEEN)
 
     def entry(self, block: Block, path: Path | None, depth: int) -> None:
         key = self.key()
@@ -184,12 +200,14 @@ class _Parser:
         self.take(_BLANK)
         full = None if path is None else (*path, *key)
         place = self.place()
-        value = self.value(full, depth + len(key))
-        if separator[0] == "+=":
-            if full is None:
-                self.fail("'+=' inside a list")
+        if separator[0] != "+=":
+            value = self.value(full, depth + len(key))
+        elif full is None:
+            self.fail("'+=' inside a list")
+        else:
+            value = self.value(None, depth + len(key))
             # So the specification defines it.
-            value = Value([Reference(full, True, place), Items([value])], place)
+            value = Value([Reference(full, 0, True, place), Items([value])], place)
         if full is not None:
             self.assigned.append(full)
         for part in key[:-1]:
@@ -198,6 +216,7 @@ class _Parser:
 
     def key(self) -> Path:
         parts = [""]
+        in_quotes = set()
         given = False
         while True:
             space = self.take(_SPACE)
@@ -210,32 +229,33 @@ class _Parser:
             given = True
             if quoted:
                 parts[-1] += self.unescape(quoted[0])
+                in_quotes.add(len(parts) - 1)
             elif plain:
                 first, *others = plain[0].split(".")
                 parts[-1] += first
                 parts += others
         if not given:
             self.fail("expected a key; a value with special characters needs quotes")
-        if any(not part or part.isspace() for part in parts):
-            self.fail("a key with an empty part")
+        for index, part in enumerate(parts):
+            if not part.strip() and index not in in_quotes:
+                self.fail("a key with an empty part")
         return tuple(parts)
 
     def value(self, path: Path | None, depth: int) -> Value:
         if depth > MAX_DEPTH:
             self.fail(f"nested more than {MAX_DEPTH} deep")
         value = Value([], self.place())
-        null = False
         while True:
             space = self.take(_SPACE)
-            before = space[0] if space and value.pieces else ""
-            start = self.at
-            text = self.scalar()
-            if text is not None:
-                null = text == "null" and self.text[start] == "n"
+            before = Space(space[0] if space and value.pieces else "")
+            plain = self.take(_PLAIN)
+            text = plain[0] if plain else self.quoted()
+            if plain and text == "null":
+                value.pieces += [before, None] if before else [None]
+            elif text is not None:
                 _add_text(value, before + text)
             elif self.next() and self.next() in "{[$":
-                if before:
-                    _add_text(value, Space(before))
+                value.pieces += [before] if before else []
                 value.pieces.append(self.compound(path, depth))
             else:
                 break
@@ -243,11 +263,9 @@ class _Parser:
             self.fail("a key without a value, or a value that needs quotes")
         if self.next() and self.next() not in "\n,}]#/":
             self.fail("a value with special characters needs quotes")
-        if null and value.pieces == ["null"]:
-            value.pieces.clear()
         return value
 
-    def scalar(self) -> str | None:
+    def quoted(self) -> str | None:
         triple = self.take(_TRIPLE)
         if triple:
             return triple[1]
@@ -256,8 +274,7 @@ class _Parser:
             return self.unescape(quoted[0])
         if self.next() == '"':
             self.fail("a quoted text without its closing quote")
-        plain = self.take(_PLAIN)
-        return plain[0] if plain else None
+        return None
 
     def unescape(self, quoted: str) -> str:
         try:
@@ -284,27 +301,24 @@ class _Parser:
 
     def elements(self, items: Items, depth: int) -> None:
         start = self.at
+        self.take(_BLANK)
         while True:
-            self.take(_BETWEEN)
             if self.next() == "]":
                 return
             if not self.next():
                 self.at = start
                 self.fail("a list that is never closed; ']' is missing")
             items.values.append(self.value(None, depth))
+            self.take(_BETWEEN)
 
     def substitution(self) -> Reference:
         found = self.take(_SUBSTITUTION)
         if found is None:
             self.fail("'$' outside of quotes that starts no ${...}")
-        inner = _Parser(found[2].strip(), self.source, [])
-        try:
-            path = inner.key()
-        except ConfigError:
-            path = ()
-        if not path or inner.next():
-            self.fail("a substitution that names no key")
-        return Reference(path, bool(found[1]), self.place())
+        path = (*self.path, *self.key())
+        if not self.take(_CLOSING):
+            self.fail("a substitution without its closing '}'")
+        return Reference(path, len(self.path), bool(found[1]), self.place())
 
     def include(self, found: re.Match[str], block: Block, path: Path | None) -> None:
         name = self.unescape(found["name"])
@@ -315,23 +329,24 @@ class _Parser:
         if len(self.opened) > MAX_INCLUDES:
             self.fail(f"files include one another more than {MAX_INCLUDES} deep")
         base = os.path.join(os.path.dirname(self.source), name)
-        for candidate in (base, f"{base}.conf", f"{base}.json"):
-            if os.path.isfile(candidate):
-                assigned, skipped = parse(
-                    content(candidate), candidate, block, opened=self.opened
-                )
-                self.assigned += [(*path, *inner) for inner in assigned]
-                self.skipped += skipped
-                return
-        if found["required"]:
+        names = [base + ending for ending in _ENDINGS]
+        files = [*filter(os.path.isfile, [base] if name.endswith(_ENDINGS) else names)]
+        for file in files:
+            if file.endswith(".properties"):
+                self.fail("only .conf and .json files can be included")
+            assigned, skipped = parse(content(file), file, block, path, self.opened)
+            self.assigned += assigned
+            self.skipped += skipped
+        if found["required"] and not files:
             self.fail(f"the included file {base} does not exist")
-        if name not in BUILT_IN:
+        if not files and name not in BUILT_IN:
             self.skipped.append(f"include {json.dumps(name)}")
 
 
 def _add_text(value: Value, text: str) -> None:
+    """Add a text, to the one before it if there is one."""
     last = value.pieces[-1] if value.pieces else None
-    if isinstance(last, str) and not isinstance(last, Space):
+    if isinstance(last, str):
         value.pieces[-1] = last + text
     else:
         value.pieces.append(text)

@@ -111,6 +111,7 @@ class _Resolver:
         self.root = root
         self.environ = environ
         self.defaults = defaults
+        # The keys that are being worked out.
         self.open: list[Path] = []
         # A dict, because a value may be worked out more than once.
         self.problems: dict[str, None] = {}
@@ -118,8 +119,10 @@ class _Resolver:
     def all(self) -> dict[str, Any]:
         return self.merged([self.root], ())
 
-    def fail(self, place: str, path: Path, problem: str) -> None:
+    def fail(self, place: str, path: Path, problem: str) -> str:
+        """Note a problem; returns a text to go on with."""
         self.problems[f"{place}: {dotted(path)}: {problem}"] = None
+        return ""
 
     def merged(self, layers: Sequence[Layer], path: Path) -> dict[str, Any]:
         found = {}
@@ -134,7 +137,7 @@ class _Resolver:
         return self.merged(layers, path) if layers else other
 
     def peel(self, values: Sequence[Any], path: Path) -> tuple[list[Layer], Any]:
-        """The blocks that make up the final value, or else that value."""
+        """The blocks that make up the final value, and what stands below them."""
         layers: list[Layer] = []
         for index in range(len(values) - 1, -1, -1):
             parts = self.parts(values[index], values[:index], path)
@@ -142,33 +145,29 @@ class _Resolver:
                 continue
             if all(isinstance(part, Block | dict) for part in parts):
                 layers[:0] = parts
-            elif layers:
-                break
             else:
-                return [], self.joined(parts, path, values[index])
+                # Also where blocks hide it: it may be a mistake.
+                return layers, self.joined(parts, path, values[index])
         return layers, _MISSING
 
     def parts(self, value: Any, earlier: Sequence[Any], path: Path) -> list[Any]:
         """What is to be joined; empty where optional substitutions find nothing."""
         if not isinstance(value, Value):
             return [value]
-        if not value.pieces:
-            return [None]
         parts: list[Any] = []
         for piece in value.pieces:
             if isinstance(piece, Reference):
-                found = self.lookup(piece, earlier, path)
-                if found is not _MISSING:
-                    parts.append(found)
+                parts.append(self.lookup(piece, value, earlier, path))
             elif isinstance(piece, Items):
                 items = [self.item(item, earlier, path) for item in piece.values]
                 # An optional substitution that finds nothing adds no element.
-                parts.append([x for x in items if x is not _MISSING and x is not None])
+                parts.append([item for item in items if item is not _MISSING])
             else:
                 parts.append(piece)
-        if any(isinstance(part, str) and not isinstance(part, Space) for part in parts):
-            return parts
-        return [part for part in parts if not isinstance(part, Space)]
+        parts = [part for part in parts if part is not _MISSING]
+        if any(isinstance(part, list | Block | dict) for part in parts):
+            parts = [part for part in parts if not isinstance(part, Space)]
+        return parts
 
     def item(self, value: Value, earlier: Sequence[Any], path: Path) -> Any:
         parts = self.parts(value, earlier, path)
@@ -183,37 +182,42 @@ class _Resolver:
             return [item for part in parts for item in part]
         if all(part is None or isinstance(part, str) for part in parts):
             return "".join("null" if part is None else part for part in parts)
-        self.fail(value.place, path, "a block or a list is joined with something else")
-        return ""
+        return self.fail(
+            value.place, path, "a block or a list is joined with something else"
+        )
 
-    def lookup(self, reference: Reference, earlier: Sequence[Any], path: Path) -> Any:
-        wanted = reference.path
-        if wanted[: len(path)] == path and path:
-            # Its own key: what stood there before.
-            found = self.below(earlier, wanted[len(path) :], path)
-        elif wanted in self.open:
-            if reference.optional:
-                return _MISSING
-            self.fail(reference.place, path, f"${{{dotted(wanted)}}} leads to itself")
-            return ""
-        else:
-            self.open.append(wanted)
-            found = self.below([Value([self.root], "")], wanted, ())
-            self.open.pop()
-        if found is not _MISSING:
-            return found
-        text = self.defaults.get(wanted, self.environ.get(".".join(wanted)))
-        if text is not None:
-            return text
-        if not reference.optional:
-            self.fail(
-                reference.place,
-                path,
-                f"${{{dotted(wanted)}}} is not set: no key and no environment "
-                "variable has this name",
+    def lookup(
+        self, reference: Reference, value: Value, earlier: Sequence[Any], path: Path
+    ) -> Any:
+        bare = reference.path[reference.inside :]
+        for wanted in dict.fromkeys((reference.path, bare)):
+            if wanted[: len(path)] == path:
+                # Its own key: what stood there before.
+                found = self.below(earlier, wanted[len(path) :], path)
+            elif any(key[: len(wanted)] == wanted for key in [*self.open, path]):
+                if (
+                    wanted in self.open
+                    and reference.optional
+                    and value.pieces[1:] == []
+                ):
+                    return _MISSING
+                return self.fail(
+                    reference.place, path, f"${{{dotted(bare)}}} leads to itself"
+                )
+            else:
+                self.open.append(path)
+                found = self.below([Value([self.root], "")], wanted, ())
+                self.open.pop()
+            if found is not _MISSING:
+                return found
+        text = self.defaults.get(bare, self.environ.get(".".join(bare)))
+        if text is None and not reference.optional:
+            problem = (
+                f"${{{dotted(bare)}}} is not set: no key and no environment "
+                "variable has this name"
             )
-            return ""
-        return _MISSING
+            return self.fail(reference.place, path, problem)
+        return _MISSING if text is None else text
 
     def below(self, values: Sequence[Any], wanted: Path, path: Path) -> Any:
         """The final value at ``wanted``, counted from ``path``."""

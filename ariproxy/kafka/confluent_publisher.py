@@ -20,40 +20,17 @@ from ariproxy.clocks import sleep
 from ariproxy.errors import (
     BufferFull,
     PublishFailed,
-    RecordRefused,
-    RecordTooLarge,
     TemporaryError,
 )
 from ariproxy.interfaces import IPublisher, IWorkers
 from ariproxy.kafka.brokers import Brokers
+from ariproxy.kafka.librdkafka import POLL, publish_error, refused_properties
 from ariproxy.kafka.records import OutgoingRecord
 from ariproxy.kafka.settings import Properties
-
-POLL = 0.1
-"""Seconds that the polling thread waits for something to happen."""
 
 METADATA_TIMEOUT = 1.5
 
 Settled = Callable[[Exception | None], None]
-
-_REFUSED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError.TOPIC_EXCEPTION,
-    KafkaError.INVALID_MSG,
-    KafkaError.INVALID_RECORD,
-}
-
-
-def _translated(error: KafkaError) -> Exception:
-    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return RecordTooLarge(error.str())
-    if error.code() in _REFUSED:
-        return RecordRefused(error.str())
-    return PublishFailed(error.str())
 
 
 @implementer(IPublisher)
@@ -89,10 +66,15 @@ class ConfluentPublisher:
         self._ended: Any = None
 
     def start(self) -> None:
-        """Make the producer. No broker needs to be there."""
-        self._producer = Producer(
-            {**self._properties, "error_cb": self._on_error}, logger=self._logger
-        )
+        """Make the producer. No broker needs to be there.
+
+        Raises ``ConfigError`` where librdkafka refuses a property.
+        """
+        properties = {**self._properties, "error_cb": self._on_error}
+        try:
+            self._producer = Producer(properties, logger=self._logger)
+        except KafkaException as error:
+            raise refused_properties(error) from error
         self._ended = self._workers.call(self._poll, self._producer)
 
     def publish(self, record: OutgoingRecord, settled: Settled) -> None:
@@ -111,7 +93,7 @@ class ConfluentPublisher:
         except BufferError:
             settled(BufferFull(f"{self._waiting} records wait for Kafka already"))
         except KafkaException as error:
-            settled(_translated(error.args[0]))
+            settled(publish_error(error.args[0]))
         else:
             self._waiting += 1
 
@@ -182,9 +164,10 @@ class ConfluentPublisher:
     def _settle(self, reports: list[tuple[Settled, KafkaError | None]]) -> None:
         self._waiting -= len(reports)
         for settled, error in reports:
-            if error is None:
-                settled(None)
-            else:
-                settled(_translated(error))
+            try:
+                settled(None if error is None else publish_error(error))
+            except Exception:
+                # A defect of one caller must not keep the others waiting.
+                self._log.failure("A record is settled, but not its consequences")
         if reports[-1][1] is None:
             self._brokers.answered()

@@ -20,12 +20,10 @@ from zope.interface import implementer
 from ariproxy.clocks import sleep
 from ariproxy.interfaces import IRecordSource, IWorkers
 from ariproxy.kafka.brokers import Brokers
+from ariproxy.kafka.librdkafka import POLL, refused_properties
 from ariproxy.kafka.offsets import Offsets, Partition
 from ariproxy.kafka.records import IncomingRecord
 from ariproxy.kafka.settings import Properties
-
-POLL = 0.1
-"""Seconds that the polling thread waits for something to happen."""
 
 
 @implementer(IRecordSource)
@@ -88,9 +86,13 @@ class ConfluentSource:
         return self._offsets.partitions
 
     def start(self, receive: Callable[[Sequence[IncomingRecord]], None]) -> None:
-        """See ``IRecordSource``."""
+        """See ``IRecordSource``; ``ConfigError`` where a property is refused."""
         self._receive = receive
-        self._ended = ensureDeferred(self._keep_running()).addErrback(
+        try:
+            consumer = self._consumer()
+        except KafkaException as error:
+            raise refused_properties(error) from error
+        self._ended = ensureDeferred(self._keep_running(consumer)).addErrback(
             lambda failure: self._log.failure("Consuming ended", failure)
         )
 
@@ -117,10 +119,14 @@ class ConfluentSource:
             ended, self._ended = self._ended, None
             await ended
 
-    async def _keep_running(self) -> None:
+    def _consumer(self) -> Consumer:
+        callbacks = {"error_cb": self._on_error, "on_commit": self._on_commit}
+        return Consumer({**self._properties, **callbacks}, logger=self._logger)
+
+    async def _keep_running(self, consumer: Consumer) -> None:
         while not self._stopping:
             try:
-                await self._workers.call(self._run)
+                await self._workers.call(self._run, consumer)
             except Exception as error:
                 self._restarted()
                 self._log.error(
@@ -130,18 +136,11 @@ class ConfluentSource:
                 )
                 self._offsets.revoke(self._offsets.partitions)
                 await sleep(self._clock, self.RESTART_AFTER)
+                consumer = self._consumer()
 
     # -- in the polling thread ----------------------------------------------------
 
-    def _run(self) -> None:
-        consumer = Consumer(
-            {
-                **self._properties,
-                "error_cb": self._on_error,
-                "on_commit": self._on_commit,
-            },
-            logger=self._logger,
-        )
+    def _run(self, consumer: Consumer) -> None:
         self._paused, self._leaving = False, False
         self._committing, self._full_since = None, None
         try:

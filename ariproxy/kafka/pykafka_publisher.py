@@ -202,8 +202,11 @@ class PykafkaPublisher:
                 # pykafka may raise anything.
                 self._brokers.failed(in_one_line(error))
                 self._tell(self._brokers.trouble)
-                back_off = BACK_OFF if self._in_touch else back_off * 2
-                await sleep(self._clock, min(back_off, LONGEST_BACK_OFF))
+                if self._in_touch:
+                    back_off = BACK_OFF
+                if not self._closing:
+                    await sleep(self._clock, back_off)
+                back_off = min(back_off * 2, LONGEST_BACK_OFF)
 
     # -- in the sending thread ----------------------------------------------------
 
@@ -329,8 +332,13 @@ class PykafkaPublisher:
 
     def _settle(self, records: Sequence[_Waiting], error: Exception | None) -> None:
         for each in records:
-            if self._under_way.pop(id(each), None) is not None:
+            if self._under_way.pop(id(each), None) is None:
+                continue
+            try:
                 each.settled(error)
+            except Exception:
+                # One caller's defect: the others must be told all the same.
+                self._log.failure("A record's outcome was not taken")
 
     def _tell(self, trouble: str | None) -> None:
         while self._asked:

@@ -50,6 +50,9 @@ def translated(java: Mapping[str, str]) -> tuple[Properties, list[str]]:
     properties: Properties = {}
     left_out = []
     for name, value in java.items():
+        if value == "-1" and name.endswith("buffer.bytes"):
+            # What the operating system gives, which librdkafka takes anyway.
+            continue
         if name in _SAME or name in _RENAMED:
             properties[_RENAMED.get(name, name)] = value
         else:
@@ -59,6 +62,12 @@ def translated(java: Mapping[str, str]) -> tuple[Properties, list[str]]:
         # The Java client then gives up idempotence without a word; librdkafka
         # would refuse to start.
         properties.setdefault("enable.idempotence", False)
+    if properties.get("batch.size") == "0":
+        properties["batch.size"] = "1"
+    wait = str(properties.get("reconnect.backoff.ms", ""))
+    if wait.isdigit() and "reconnect.backoff.max.ms" not in properties:
+        # Alone, the Java client takes it for the longest wait too.
+        properties["reconnect.backoff.max.ms"] = max(1000, int(wait))
     return properties, left_out
 
 

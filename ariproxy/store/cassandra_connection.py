@@ -254,7 +254,9 @@ def _refusal(problem: BaseException, settings: CassandraSettings) -> Trouble:
         return Trouble(StoreRefused, f"no keyspace {settings.keyspace}; {mend}")
     if re.search(r"(?i)unconfigured table|table \S+ does not exist", text):
         return Trouble(StoreRefused, f"no table {table}; make it: {_SCHEMA}")
-    mend = f'{table} must have the columns "key" text PRIMARY KEY, "value" text'
+    mend = "see Cassandra's log"
+    if re.search(r"(?i)\bcolumn|\btype\b", text):
+        mend = f'make {table} with "key" text PRIMARY KEY, "value" text: {_SCHEMA}'
     return Trouble(StoreRefused, f"{text}; {mend}")
 
 
@@ -289,10 +291,9 @@ _TLS_WORDS = {
     "Hostname mismatch": _OTHER_HOST,
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted; correct "
     f"{_TLS}.truststore-path",
+    "CERTIFICATE_REQUIRED": f"it asks for a certificate; set {_TLS}.keystore-path",
     "WRONG_VERSION_NUMBER": f"it speaks no TLS; remove {_TLS}.class, or correct "
     f"{_POINTS}",
-    "CERTIFICATE_REQUIRED": f"it asks for a certificate; set {_TLS}.keystore-path",
-    "BAD_CERTIFICATE": f"it asks for a certificate; set {_TLS}.keystore-path",
 }
 
 
@@ -306,12 +307,19 @@ def _connection(problem: BaseException) -> Trouble:
         text = f"connection refused; start Cassandra, or correct {_POINTS}"
         return Trouble(StoreUnavailable, text, True)
     if isinstance(problem, ConnectionResetError):
-        text = f"the node cut the connection; see its log, and {_TLS}"
+        text = f"it cut the connection; see its log, and {_TLS}"
         return Trouble(StoreUnavailable, text, True)
+    if "EOF occurred" in text:
+        mend = f"see its log, and {_TLS}.keystore-path if it asks for a certificate"
+        return Trouble(StoreUnavailable, f"it cut TLS off; {mend}", True)
     if isinstance(problem, OSError):
         reason = problem.strerror or text
         reason = reason.rpartition("Last error: ")[2]
         return Trouble(StoreUnavailable, f"{reason}; see {_POINTS} and {_TLS}", True)
-    # The driver's own words for a connection that went, and for a node that it
-    # counts as down, differ from moment to moment.
-    return _AWAY
+    from cassandra.connection import ConnectionException
+
+    if isinstance(problem, ConnectionException):
+        # Its words for a connection that went, and for a node that counts as
+        # down, differ from moment to moment.
+        return _AWAY
+    return Trouble(StoreUnavailable, f"{text}; see Cassandra's log")
