@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ariproxy.clocks import OutOfTime, sleep, within
+from ariproxy.endings import Endings
 from ariproxy.errors import AriProxyError, StoreUnavailable
 from ariproxy.interfaces import ICachedStore
 from ariproxy.repeated import Repeated
@@ -45,12 +46,19 @@ class Registration(Struct, frozen=True):
 
 
 class CallContexts:
-    """Finds and keeps the call context of every resource."""
+    """Finds and keeps the call context of every resource.
+
+    :param forget_after: seconds that an entry is kept after its resource ended.
+    """
 
     _log = Logger()
 
     def __init__(
-        self, store: ICachedStore, clock: IReactorTime, new_id: Callable[[], str]
+        self,
+        store: ICachedStore,
+        clock: IReactorTime,
+        new_id: Callable[[], str],
+        forget_after: float,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -60,6 +68,7 @@ class CallContexts:
         self._presumed: dict[str, str] = {}
         self._writing_late = False
         self._failures = Repeated(clock)
+        self._endings = Endings(clock, forget_after, self._forget)
 
     @property
     def unwritten(self) -> int:
@@ -152,11 +161,14 @@ class CallContexts:
                 self._presumed[each] = call_context
                 wanted.append(each)
                 continue
-            if owner is None:
+            # Where the resource has ended the name is free for another call.
+            if owner is None or (owner != call_context and each in self._endings):
                 await self._write(each, call_context)
                 made.append(each)
             elif owner != call_context:
                 wanted.append(each)
+            else:
+                self._endings.used(each)
         return Registration(call_context, made, wanted)
 
     async def accepted(self, registration: Registration) -> None:
@@ -173,20 +185,38 @@ class CallContexts:
         for each in registration.made:
             if self.peek(each) not in (None, registration.call_context):
                 continue  # It belongs to another call by now.
-            self._unwritten.pop(each, None)
-            try:
-                await within(
-                    self._clock, PATIENCE, self._store.forget(KEY_PREFIX + each)
-                )
-            except (AriProxyError, OutOfTime) as error:
-                self._log.warn(
-                    "Entry of refused resource {resource_id} not removed: {error}",
-                    resource_id=each,
-                    error=error,
-                )
+            await self._remove(each)
+
+    def ended(self, resource_id: str) -> None:
+        """The resource is gone: its entry is forgotten after a while."""
+        self._endings.ended(resource_id)
+
+    def stop(self) -> None:
+        """Forget nothing any more. May be repeated."""
+        self._endings.stop()
+
+    def _forget(self, resource_id: str) -> None:
+        ensureDeferred(self._remove(resource_id)).addErrback(
+            lambda failure: self._log.failure("Removing an entry", failure)
+        )
+
+    async def _remove(self, resource_id: str) -> None:
+        self._unwritten.pop(resource_id, None)
+        try:
+            await within(
+                self._clock, PATIENCE, self._store.forget(KEY_PREFIX + resource_id)
+            )
+        except (AriProxyError, OutOfTime) as error:
+            # It expires by itself.
+            self._log.debug(
+                "Entry of {resource_id} not removed: {error}",
+                resource_id=resource_id,
+                error=error,
+            )
 
     async def _write(self, resource_id: str, call_context: str) -> None:
         """Write an entry, now or when the store returns; waits ``PATIENCE``."""
+        self._endings.used(resource_id)
         self._unwritten.pop(resource_id, None)
         try:
             await within(

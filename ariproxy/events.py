@@ -280,6 +280,8 @@ class EventStream:
             OutgoingRecord(self._topic, key, value),
             partial(self._settled, event_type, resource_id, context),
         )
+        if event_type.ends:
+            self._contexts.ended(resource_id)
 
     def _settled(
         self,

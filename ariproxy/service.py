@@ -34,8 +34,9 @@ from ariproxy.interfaces import ICachedStore
 from ariproxy.kafka.confluent_publisher import ConfluentPublisher
 from ariproxy.kafka.confluent_source import ConfluentSource
 from ariproxy.kafka.settings import consumer_properties, producer_properties
+from ariproxy.liveness import Liveness
 from ariproxy.metrics import WAITING_RECORDS, WEBSOCKET_CONNECTED, Metrics
-from ariproxy.store.backends import open_store
+from ariproxy.store.backends import open_store, store_ttl
 from ariproxy.store.cached import CachedStore
 from ariproxy.threads import Workers
 from ariproxy.web import site
@@ -88,7 +89,9 @@ class Proxy(Service):
             around.steady,
             self.metrics,
         )
-        self._contexts = CallContexts(self._store, reactor, around.new_id)
+        self._contexts = CallContexts(
+            self._store, reactor, around.new_id, config.forget_after
+        )
         self._publisher, left_out = _publisher(config, reactor, self._kafka_workers)
         self._rest = _rest(config, reactor)
         setup = CallSetup(around.steady, self.metrics.call_setup_delay)
@@ -106,7 +109,10 @@ class Proxy(Service):
             held=config.events.buffer,
             verbose=verbose,
         )
-        self._socket = _socket(config, around, self.events.receive)
+        self._liveness = Liveness(self._rest, self._store, reactor, store_ttl(config))
+        self._socket = _socket(
+            config, around, self.events.receive, self._liveness.start
+        )
         self._source = ConfluentSource(
             properties=consumer_properties(config.kafka, config.kafka.consumer_group),
             topic=config.kafka.commands_topic,
@@ -202,11 +208,13 @@ class Proxy(Service):
                 "{count} commands have no answer yet and are run again",
                 count=unfinished,
             )
+        self._liveness.stop()
         await self._socket.stop()
         if held := await self.events.drain(DRAIN_EVENTS):
             self._log.error(
                 "{count} events lost: the store does not answer", count=held
             )
+        self._contexts.stop()
         await self._contexts.write_unwritten()
         if waiting := await self._publisher.flush(FLUSH_RECORDS):
             self._log.error("{count} records lost: Kafka is away", count=waiting)
@@ -299,7 +307,12 @@ def _rest(config: Config, reactor: Any) -> RestClient:
     )
 
 
-def _socket(config: Config, around: Surroundings, receive: Any) -> EventSocket:
+def _socket(
+    config: Config,
+    around: Surroundings,
+    receive: Callable[[bytes], None],
+    opened: Callable[[], None],
+) -> EventSocket:
     address = urlsplit(config.websocket.uri)
     secure = address.scheme == "wss"
     host = address.hostname or ""
@@ -320,4 +333,5 @@ def _socket(config: Config, around: Surroundings, receive: Any) -> EventSocket:
         ping_interval=config.akka.websocket_keep_alive_idle or 10.0,
         jitter=around.jitter,
         receive=receive,
+        opened=opened,
     )

@@ -40,7 +40,7 @@ class CallContextsCase(SynchronousTestCase):
         cache = CachedStore(
             self.store, size, 3600, self.clock.seconds, make_metrics(self.clock)
         )
-        return CallContexts(cache, self.clock, self.new_id)
+        return CallContexts(cache, self.clock, self.new_id, 300.0)
 
     def new_id(self) -> str:
         """made-1, made-2, ..."""
@@ -397,3 +397,44 @@ class UnwrittenTests(CallContextsCase):
         self.store.holding = False
         self.clock.advance(RETRY_AFTER)
         self.assertEqual(self.stored(), {"c": "new"})
+
+
+class EndedTests(CallContextsCase):
+    """Ids of resources that have ended."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put("greeting", "old")
+        self.now(self.contexts.find("greeting"))
+        self.contexts.ended("greeting")
+
+    def register(self, call_context: str) -> Registration:
+        found: Registration = self.now(
+            self.contexts.register(["greeting"], call_context)
+        )
+        return found
+
+    def test_used_by_another_call(self) -> None:
+        """The name is the other call's at once, and stays so."""
+        self.assertEqual(self.register("new").made, ["greeting"])
+        self.assertEqual(self.stored(), {"greeting": "new"})
+        self.clock.advance(1000)
+        self.assertEqual(self.contexts.peek("greeting"), "new")
+        self.assertEqual(self.stored(), {"greeting": "new"})
+
+    def test_used_again_by_the_same_call(self) -> None:
+        """The entry outlives the end of the first."""
+        self.register("old")
+        self.clock.advance(1000)
+        self.assertEqual(self.stored(), {"greeting": "old"})
+
+    def test_store_away_when_due(self) -> None:
+        """The store's ttl does it then; nobody is troubled."""
+        self.store.error = AWAY
+        self.clock.advance(300)
+        self.assertIsNone(self.contexts.peek("greeting"))
+
+    def test_stop(self) -> None:
+        """Nothing is planned any more."""
+        self.contexts.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

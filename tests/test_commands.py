@@ -69,7 +69,7 @@ class CommandCase(SynchronousTestCase):
             dead_letter_topic=self.dead_letter_topic,
             source=self.source,
             asterisk=self.asterisk,
-            contexts=CallContexts(cached, self.clock, lambda: "new"),
+            contexts=CallContexts(cached, self.clock, lambda: "new", 300.0),
             publisher=self.publisher,
             metrics=self.metrics,
             clock=self.clock,

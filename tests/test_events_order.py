@@ -339,3 +339,30 @@ class StoreAwayTests(EventStreamCase):
         drained = ensureDeferred(self.system.stream.drain(2.0))
         self.system.clock.pump([0.05] * 45)
         self.assertEqual(self.successResultOf(drained), 1)
+
+
+class EndTests(EventStreamCase):
+    """What becomes of the entry of a resource that has ended."""
+
+    def test_forgotten_after_a_while(self) -> None:
+        """Late events still find their call; later the entry is gone."""
+        for name, resource in (
+            ("ChannelDestroyed", {"channel": {"id": "x"}}),
+            ("BridgeDestroyed", {"bridge": {"id": "x"}}),
+            ("PlaybackFinished", {"playback": {"id": "x"}}),
+            ("RecordingFinished", {"recording": {"name": "x"}}),
+            ("RecordingFailed", {"recording": {"name": "x"}}),
+        ):
+            self.system.knows("x", "call")
+            self.system.receive(event(name, **resource))
+            self.system.clock.advance(299)
+            self.assertIn(KEY_PREFIX + "x", self.system.store.entries)
+            self.system.clock.advance(2)
+            self.assertNotIn(KEY_PREFIX + "x", self.system.store.entries)
+
+    def test_stasis_end_is_no_end(self) -> None:
+        """A channel may come back."""
+        self.system.knows("x", "call")
+        self.system.receive(event("StasisEnd", channel={"id": "x"}))
+        self.system.clock.advance(1000)
+        self.assertIn(KEY_PREFIX + "x", self.system.store.entries)

@@ -40,13 +40,27 @@ class EventType(Struct, frozen=True):
     by which it is routed, ``None`` where there is no such resource; ``kind`` is
     that resource's kind as records list it, ``None`` where they list nothing.
     ``other_paths`` lead to the resources by which it is routed when the first
-    is unknown: to an id, to a list of ids, or to a ``target_uri``.
+    is unknown: to an id, to a list of ids, or to a ``target_uri``. ``ends``: the
+    resource is gone after it, and its id free for another.
     """
 
     name: str
     id_path: tuple[str, ...] | None = None
     kind: str | None = None
     other_paths: tuple[tuple[str, ...], ...] = ()
+    ends: bool = False
+
+
+_ENDS = frozenset(
+    {
+        "BRIDGE_DESTROYED",
+        "CHANNEL_DESTROYED",
+        "PLAYBACK_FINISHED",
+        "RECORDING_FAILED",
+        "RECORDING_FINISHED",
+    }
+)
+# StasisEnd is not among them: a channel may come back into the application.
 
 
 def _event(
@@ -57,6 +71,7 @@ def _event(
         tuple(path.split("/")) if path else None,
         kind,
         tuple(tuple(other.split("/")) for other in others),
+        name in _ENDS,
     )
 
 

@@ -167,6 +167,7 @@ class EventSocket:
         on which nothing came between two pings is given up.
     :param jitter: gives numbers from 0 to 1.
     :param receive: takes each message, text or binary; must not raise.
+    :param opened: called each time that the socket has opened; must not raise.
     """
 
     _log = Logger()
@@ -182,12 +183,14 @@ class EventSocket:
         ping_interval: float | None,
         jitter: Callable[[], float],
         receive: Callable[[bytes], None],
+        opened: Callable[[], None],
     ) -> None:
         self._endpoint = endpoint
         self.clock = clock
         self.ping_interval = ping_interval
         self._jitter = jitter
         self.receive = receive
+        self._opened = opened
         self._url = url
         self._factory = _SocketFactory(
             self,
@@ -213,7 +216,6 @@ class EventSocket:
         self.state = "stopped"
         self.since = clock.seconds()
         self.reason = "not started"
-        self.opened = 0
 
     @property
     def is_open(self) -> bool:
@@ -239,9 +241,9 @@ class EventSocket:
 
     def has_opened(self) -> None:
         """Called by the socket when Asterisk has accepted the upgrade."""
-        self.opened += 1
         self._enter("open", "")
         self._log.info("Websocket to {url} is open", url=self._url)
+        self._opened()
 
     def _enter(self, state: str, reason: str) -> None:
         self.state, self.reason, self.since = state, reason, self.clock.seconds()

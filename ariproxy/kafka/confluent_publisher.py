@@ -83,13 +83,13 @@ class ConfluentPublisher:
             settled(PublishFailed("the proxy is stopping"))
             return
         try:
-            self._producer.produce(
-                record.topic,
-                record.value,
-                record.key,
-                on_delivery=partial(self._delivered, settled),
-                headers=list(record.headers) or None,
-            )
+            report = partial(self._delivered, settled)
+            place = (record.topic, record.value, record.key)
+            if record.headers:
+                headers = list(record.headers)
+                self._producer.produce(*place, on_delivery=report, headers=headers)
+            else:
+                self._producer.produce(*place, on_delivery=report)
         except BufferError:
             settled(BufferFull(f"{self._waiting} records wait for Kafka already"))
         except KafkaException as error:

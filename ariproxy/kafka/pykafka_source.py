@@ -46,7 +46,8 @@ class _Reading:
     def __init__(self, connection: Connection, coordinator: Any) -> None:
         self.connection = connection
         self.coordinator = coordinator
-        self.fetch_bytes = FETCH_BYTES
+        # For the partitions whose next record is larger than usual.
+        self.fetch_bytes: dict[int, int] = {}
         # Fetched and not yet handed on: partition and message.
         self.ahead: deque[tuple[int, Any]] = deque()
         self.works = False
@@ -271,7 +272,9 @@ class PykafkaSource:
                 elif result.err:
                     text = f"{self._topic}, partition {number}: {named(result.err)}"
                     raise TemporaryError(text)
-                reading.ahead += [(number, message) for message in result.messages]
+                if result.messages:
+                    reading.fetch_bytes.pop(number, None)
+                    reading.ahead += [(number, each) for each in result.messages]
 
     def _fetch(
         self, reading: _Reading, leader: Any, numbers: Sequence[int], wait: int
@@ -283,7 +286,7 @@ class PykafkaSource:
                 self._topic.encode(),
                 number,
                 self._positions[number],
-                reading.fetch_bytes,
+                reading.fetch_bytes.get(number, FETCH_BYTES),
             )
             for number in numbers
         ]
@@ -309,8 +312,9 @@ class PykafkaSource:
         old clients: it must not hold up the others.
         """
         if len(numbers) == 1:
-            larger = reading.fetch_bytes * 2
-            reading.fetch_bytes = min(larger, MOST_FETCH_BYTES)
+            (number,) = numbers
+            larger = reading.fetch_bytes.get(number, FETCH_BYTES) * 2
+            reading.fetch_bytes[number] = min(larger, MOST_FETCH_BYTES)
             self._offsets.wait_below(0, WAIT)
             return {}
         found: dict[int, Any] = {}

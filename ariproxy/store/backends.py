@@ -12,6 +12,15 @@ DEFAULT_TTL = 6 * 3600.0
 """Seconds that an entry is kept where the configuration says nothing."""
 
 
+def store_ttl(config: Config) -> float:
+    """Seconds that the configured store keeps an entry."""
+    if config.persistence_store == "sqlite":
+        return config.sqlite.ttl
+    if config.persistence_store == "redis" and config.redis.ttl is not None:
+        return config.redis.ttl
+    return DEFAULT_TTL
+
+
 def open_store(
     config: Config,
     reactor: Any,
@@ -28,11 +37,11 @@ def open_store(
     if config.persistence_store == "memory":
         from ariproxy.store.memory import MemoryStore
 
-        return MemoryStore(DEFAULT_TTL, now)
+        return MemoryStore(store_ttl(config), now)
     if config.persistence_store == "sqlite":
         from ariproxy.store.sqlite import SqliteStore
 
-        return SqliteStore(config.sqlite.path, config.sqlite.ttl, now, workers)
+        return SqliteStore(config.sqlite.path, store_ttl(config), now, workers)
     from ariproxy.store.redis import TIMEOUT, RedisStore, client_tls
 
     redis = config.redis
@@ -41,7 +50,7 @@ def open_store(
         redis.host,
         redis.port,
         redis.db,
-        DEFAULT_TTL if redis.ttl is None else redis.ttl,
+        store_ttl(config),
         redis.username,
         redis.password.reveal() if redis.password else None,
         client_tls(redis.host, redis.ca) if redis.tls else None,

@@ -1,0 +1,1 @@
+"""Measurements of the daemon on this machine, each beside a bare loop."""
