@@ -35,6 +35,7 @@ from ariproxy.kafka.confluent_publisher import ConfluentPublisher
 from ariproxy.kafka.confluent_source import ConfluentSource
 from ariproxy.kafka.settings import consumer_properties, producer_properties
 from ariproxy.liveness import Liveness
+from ariproxy.memory import Trimming
 from ariproxy.metrics import WAITING_RECORDS, WEBSOCKET_CONNECTED, Metrics
 from ariproxy.store.backends import open_store, store_ttl
 from ariproxy.store.cached import CachedStore
@@ -146,6 +147,12 @@ class Proxy(Service):
             clock=reactor,
             now=around.now,
         )
+        self._trimming = Trimming(
+            reactor,
+            lambda: self._publisher.taken,
+            self._publisher.waiting,
+            self._kafka_workers,
+        )
         self.metrics.gauge(WAITING_RECORDS, self._publisher.waiting)
         self.metrics.gauge(WEBSOCKET_CONNECTED, lambda: float(self._socket.is_open))
         self.metrics.availability(self.health.availability)
@@ -184,6 +191,7 @@ class Proxy(Service):
         self._publisher.start()
         self.commands.start()
         self.health.start()
+        self._trimming.start()
         self._socket.start()
         self._log.info(
             "ari-proxy serves application {application}: Asterisk {asterisk}, "
@@ -203,6 +211,7 @@ class Proxy(Service):
     async def _stop(self) -> None:
         self._log.info("Stopping: no new commands are taken")
         self.health.stop()
+        self._trimming.stop()
         if unfinished := await self.commands.stop(FINISH_COMMANDS):
             self._log.warn(
                 "{count} commands have no answer yet and are run again",

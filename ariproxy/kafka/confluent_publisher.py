@@ -38,6 +38,7 @@ class ConfluentPublisher:
     """One producer for all that the proxy publishes, so that its order is kept.
 
     :param topics: the topics that must exist for all to be well.
+    :ivar taken: how many records were taken since the start.
     """
 
     name = "kafka"
@@ -62,6 +63,7 @@ class ConfluentPublisher:
         # Filled and emptied by the polling thread alone.
         self._reports: list[tuple[Settled, KafkaError | None]] = []
         self._waiting = 0
+        self.taken = 0
         self._closing = False
         self._ended: Any = None
 
@@ -86,7 +88,7 @@ class ConfluentPublisher:
             report = partial(self._delivered, settled)
             place = (record.topic, record.value, record.key)
             if record.headers:
-                headers = list(record.headers)
+                headers: Any = list(record.headers)
                 self._producer.produce(*place, on_delivery=report, headers=headers)
             else:
                 self._producer.produce(*place, on_delivery=report)
@@ -96,6 +98,7 @@ class ConfluentPublisher:
             settled(publish_error(error.args[0]))
         else:
             self._waiting += 1
+            self.taken += 1
 
     def waiting(self) -> int:
         """See ``IPublisher``."""
