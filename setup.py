@@ -35,10 +35,10 @@ setup(
         "zope.interface>=6",
     ],
     extras_require={
-        "cassandra": ["cassandra-driver>=3.29"],
+        "cassandra": ["cassandra-driver>=3.30"],
         # pykafka imports pkg_resources, which later setuptools no longer have.
         "pykafka": ["pykafka>=2.8", "setuptools<82"],
-        "test": ["hypothesis>=6.100"],
+        "test": ["cassandra-driver>=3.30", "hypothesis>=6.100"],
         "lint": ["mypy", "mypy-zope", "ruff"],
     },
     entry_points={"console_scripts": ["ari-proxy = ariproxy.cli:main"]},

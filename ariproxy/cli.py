@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from ariproxy import __version__
 from ariproxy.config import load
 from ariproxy.errors import ConfigError
+from ariproxy.store import cassandra_schema
+from ariproxy.store.cassandra_settings import cassandra_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="override one setting of the file; repeatable",
     )
     check.set_defaults(run=_check)
+    schema = commands.add_parser(
+        "cassandra-schema",
+        help="print the statements that make Cassandra's keyspace and table, or run "
+        "them",
+    )
+    cassandra_schema.add_arguments(schema)
+    schema.set_defaults(run=cassandra_schema.run)
     _add_demo(commands)
     options = parser.parse_args(arguments)
     status: int = options.run(options)
@@ -43,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     try:
-        load(options.file, options.set)
+        config = load(options.file, options.set)
+        if config.persistence_store == "cassandra":
+            cassandra_settings(config.datastax)
     except ConfigError as error:
         for problem in error.problems:
             print(f"ari-proxy: {problem}", file=sys.stderr)

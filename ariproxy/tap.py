@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 from uuid import uuid4
 
 from twisted.application.service import Service
@@ -52,17 +52,17 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Read the configuration; ends the process with one line a problem."""
         if self["config"] is None:
-            _give_up("ari-proxy: --config FILE is missing")
+            _give_up(ConfigError("--config FILE is missing"))
         try:
             self.loaded = load(self["config"], self.overrides)
         except ConfigError as error:
-            _give_up(*(f"ari-proxy: {problem}" for problem in error.problems))
+            _give_up(error)
 
 
-def _give_up(*lines: str) -> None:
+def _give_up(error: ConfigError) -> NoReturn:
     # usage.UsageError would print the whole help in front of the line that
     # matters.
-    raise SystemExit("\n".join(lines))
+    raise SystemExit("\n".join(f"ari-proxy: {line}" for line in error.problems))
 
 
 class Daemon(Service):
@@ -160,18 +160,19 @@ def makeService(options: Options) -> Daemon:
 
     config = options.loaded
     capture_stdlib(config.logging.level, globalLogPublisher)
-    proxy = Proxy(
-        config,
-        Surroundings(
-            reactor=reactor,
-            now=time.time,
-            steady=time.monotonic,
-            new_id=lambda: str(uuid4()),
-            jitter=random.random,
-            node=socket.gethostname(),
-            end=end,
-        ),
+    around = Surroundings(
+        reactor=reactor,
+        now=time.time,
+        steady=time.monotonic,
+        new_id=lambda: str(uuid4()),
+        jitter=random.random,
+        node=socket.gethostname(),
+        end=end,
     )
+    try:
+        proxy = Proxy(config, around)
+    except ConfigError as error:
+        _give_up(error)
     stream = _log_stream(options.parent or {})
     if stream is None:
         return Daemon(proxy, reactor, end)

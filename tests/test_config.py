@@ -342,7 +342,6 @@ class ProblemTests(LoadedConfig):
             "service.kafka.client=pykafka",
             "service.kafka.generic-commands-topic=t",
             "service.kafka.unrouted-events-topic=t",
-            "service.persistence-store=cassandra",
             "service.commands.delivery=at-most-once",
             "service.commands.max-age=5s",
             'service.commands.allow=["GET /channels/**"]',

@@ -145,6 +145,8 @@ class RunTests(TestCase):
         lines = [formatEvent(event) for event in log]
         self.assertEqual(lines[-1], "Stopped")
         self.assertIn("Stopping: no new commands are taken", lines)
+        # The last threads tell that they end a moment before they do.
+        await deferLater(reactor, 0.5)
         left = [
             each.name
             for each in threading.enumerate()

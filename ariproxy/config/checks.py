@@ -24,7 +24,6 @@ NOT_AVAILABLE: dict[str, Callable[[Any], bool]] = {
     "service.kafka.client": lambda client: client == "pykafka",
     "service.kafka.generic-commands-topic": bool,
     "service.kafka.unrouted-events-topic": bool,
-    "service.persistence-store": lambda store: store == "cassandra",
     "service.commands.delivery": lambda delivery: delivery == "at-most-once",
     "service.commands.max-age": bool,
     "service.commands.allow": lambda rules: rules is not None,

@@ -34,11 +34,13 @@ _SPACE = re.compile(r"(?:[^\S\n]|\ufeff)+")
 _BLANK = re.compile(r"(?:\s|\ufeff|(?:#|//)[^\n]*)+")
 _BETWEEN = re.compile(rf"(?:{_BLANK.pattern})?(?:,(?:{_BLANK.pattern})?)?")
 _TRIPLE = re.compile(r'"""(.*?"*)"""(?!")', re.DOTALL)
-_QUOTED = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"')
+_QUOTED = re.compile(r'(?!""")"(?:[^"\\\n]|\\[^\n])*"')
 _SUBSTITUTION = re.compile(r"\$\{(\??)")
 _CLOSING = re.compile(r"\}")
 _PLAIN_KEY = re.compile(r"(?:(?!//)[^\s\ufeff$\"{}\[\]:=,+#`^?!@*&\\])+")
-_PLAIN = re.compile(r"(?:://|\d[eE]\+\d|(?!//)[^\s\ufeff$\"{}\[\]=,+#`^?!@*&\\])+")
+_PLAIN = re.compile(
+    r"-?\d[\d.]*[eE]\+\d+|(?:://|(?!//)[^\s\ufeff$\"{}\[\]=,+#`^?!@*&\\])+"
+)
 _SEPARATOR = re.compile(r"\+=|[:=]|(?=\{)")
 _INCLUDE = re.compile(
     r"include\s+(?P<required>required\(\s*)?"
@@ -220,15 +222,15 @@ class _Parser:
         given = False
         while True:
             space = self.take(_SPACE)
-            quoted = self.take(_QUOTED)
-            plain = None if quoted else self.take(_PLAIN_KEY)
+            quoted = self.quoted()
+            plain = self.take(_PLAIN_KEY) if quoted is None else None
             if quoted is None and plain is None:
                 break
             if space and given:
                 parts[-1] += space[0]
             given = True
-            if quoted:
-                parts[-1] += self.unescape(quoted[0])
+            if quoted is not None:
+                parts[-1] += quoted
                 in_quotes.add(len(parts) - 1)
             elif plain:
                 first, *others = plain[0].split(".")

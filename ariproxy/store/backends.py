@@ -33,6 +33,8 @@ def open_store(
     :param now: seconds since 1970.
     :param node: names this machine in the key of the health check.
     :param workers: one thread, for a driver that blocks.
+
+    Raises ``ConfigError`` where the settings of the driver cannot be used.
     """
     if config.persistence_store == "memory":
         from ariproxy.store.memory import MemoryStore
@@ -42,6 +44,13 @@ def open_store(
         from ariproxy.store.sqlite import SqliteStore
 
         return SqliteStore(config.sqlite.path, store_ttl(config), now, workers)
+    node_name = f"{config.name}-{node}"
+    if config.persistence_store == "cassandra":
+        from ariproxy.store.cassandra import open_cassandra
+        from ariproxy.store.cassandra_settings import cassandra_settings
+
+        settings = cassandra_settings(config.datastax)
+        return open_cassandra(settings, reactor, store_ttl(config), workers, node_name)
     from ariproxy.store.redis import TIMEOUT, RedisStore, client_tls
 
     redis = config.redis
@@ -55,5 +64,5 @@ def open_store(
         redis.password.reveal() if redis.password else None,
         client_tls(redis.host, redis.ca) if redis.tls else None,
         TIMEOUT,
-        f"{config.name}-{node}",
+        node_name,
     )

@@ -1,9 +1,10 @@
 """Fetch the real servers: ``python -m tests.integration.install``.
 
-Debian packages (as root; no system service is started), the jars of Kafka and
-Cassandra by Maven, and a Debian sid with Asterisk by debootstrap (as root). What is
-there already is left alone; what cannot be had is named, and the tests that need it
-skip. The exit status is 1 when something was tried and failed.
+Debian packages (as root; no system service is started), the jars of Kafka, of
+Cassandra and of HOCON's reference implementation by Maven, and a Debian sid with
+Asterisk by debootstrap (as root). What is there already is left alone; what cannot be
+had is named, and the tests that need it skip. The exit status is 1 when something was
+tried and failed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.integration.services import asterisk, cassandra, kafka, redis, sipp
+from tests.integration.services import (
+    asterisk,
+    cassandra,
+    kafka,
+    redis,
+    reference,
+    sipp,
+)
 from tests.integration.services.processes import program, services_folder
 
 _PACKAGES = {
     "debootstrap": "debootstrap",
-    "java": "default-jre-headless",
+    "javac": "default-jdk-headless",
     "mvn": "maven",
     "openssl": "openssl",
     "redis-server": "redis-server",
@@ -57,14 +65,23 @@ def main() -> int:
     """
     services_folder().mkdir(parents=True, exist_ok=True)
     status = 0
-    for step in (install_packages, fetch_kafka, fetch_cassandra, unpack_asterisk):
+    for step in (
+        install_packages,
+        fetch_kafka,
+        fetch_cassandra,
+        fetch_reference,
+        unpack_asterisk,
+    ):
         try:
             step()
         except NotFetched as problem:
             print(problem, file=sys.stderr)
             status = 1
-    for service in (kafka, asterisk, sipp, redis, cassandra):
-        if reason := service.missing():
+    services = (asterisk, sipp, redis, cassandra, reference)
+    found = [service.missing() for service in services]
+    versions = (kafka.VERSION, kafka.OLD_VERSION)
+    for reason in (*map(kafka.missing, versions), *found):
+        if reason:
             print(f"Not there: {reason}", file=sys.stderr)
     return status
 
@@ -84,15 +101,21 @@ def install_packages() -> None:
 
 
 def fetch_kafka() -> None:
-    """Let Maven copy Kafka's jars, about 45 MB."""
-    kafka_itself = f"org.apache.kafka:kafka_2.13:{kafka.VERSION}"
-    _fetch_jars(kafka.jars(), kafka_itself, "org.slf4j:slf4j-simple:1.7.36")
+    """Let Maven copy Kafka's jars, about 45 MB for each of two versions."""
+    for version in (kafka.VERSION, kafka.OLD_VERSION):
+        kafka_itself = f"org.apache.kafka:kafka_2.13:{version}"
+        _fetch_jars(kafka.jars(version), kafka_itself, "org.slf4j:slf4j-simple:1.7.36")
 
 
 def fetch_cassandra() -> None:
     """Let Maven copy Cassandra's jars, about 65 MB."""
     jars = f"org.apache.cassandra:cassandra-all:{cassandra.VERSION}"
     _fetch_jars(cassandra.jars(), jars)
+
+
+def fetch_reference() -> None:
+    """Let Maven copy the jar with the reference implementation of HOCON, 0.3 MB."""
+    _fetch_jars(reference.jars(), f"com.typesafe:config:{reference.VERSION}")
 
 
 def _fetch_jars(target: Path, *artifacts: str) -> None:

@@ -22,7 +22,7 @@ from ariproxy.config.values import Secret
 from ariproxy.errors import AriProxyError, StoreRefused, StoreUnavailable
 from ariproxy.store import cassandra_schema
 from ariproxy.store.cassandra import CassandraStore, open_cassandra
-from ariproxy.store.cassandra_connection import connect
+from ariproxy.store.cassandra_connection import ConnectTrouble, connect
 from ariproxy.store.cassandra_settings import CassandraSettings, cassandra_settings
 from ariproxy.threads import Workers
 from tests.integration.services import cassandra
@@ -623,10 +623,10 @@ class CassandraClientCertificateTests(TestCase):
         self.assertTrue(
             can_connect(reading(node, "system", **{"ssl-engine-factory": shown}))
         )
-        with self.assertRaisesRegex(
-            Exception, "asks for a certificate; set .*keystore"
-        ):
+        with self.assertRaises(ConnectTrouble) as raised:
             connect(reading(node, "system", **{"ssl-engine-factory": tls}))
+        text = str(raised.exception)
+        self.assertIn("advanced.ssl-engine-factory.keystore-path", text)
 
 
 class CassandraSchemaTests(_CassandraTests):

@@ -1,4 +1,4 @@
-"""Apache Kafka 4.1 (KRaft, one node) from Maven's jars, on the machine's Java."""
+"""Apache Kafka (KRaft, one node) from Maven's jars, on the machine's Java."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+)
 
+from tests.integration.services.certificates import Certificates
 from tests.integration.services.ports import HOST, free_port
 from tests.integration.services.processes import (
     Server,
@@ -22,6 +30,21 @@ from tests.integration.services.processes import (
 )
 
 VERSION = "4.1.0"
+OLD_VERSION = "3.9.1"
+"""The newest that pykafka can speak to."""
+
+USER, PASSWORD = "ari", "s3cret-of-kafka"
+"""Who may log in to a secured broker, by any mechanism."""
+
+_SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+_LOGINS = {
+    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule required "
+    f'user_{USER}="{PASSWORD}";',
+    "SCRAM-SHA-256": _SCRAM,
+    "SCRAM-SHA-512": _SCRAM,
+}
+MECHANISMS = tuple(_LOGINS)
+
 _JAVA = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAQ"
 
@@ -43,15 +66,15 @@ _SETTINGS = {
 }
 
 
-def jars() -> Path:
+def jars(version: str = VERSION) -> Path:
     """Return the folder of Kafka's jars, which need not be there."""
-    return services_folder() / f"kafka-{VERSION}"
+    return services_folder() / f"kafka-{version}"
 
 
-def missing() -> str | None:
+def missing(version: str = VERSION) -> str | None:
     """Tell what is not installed and how to mend it."""
-    if not any(jars().glob("kafka_2.13-*.jar")):
-        return f"Kafka's jars are not in {jars()}: run `make services`"
+    if not any(jars(version).glob("kafka_2.13-*.jar")):
+        return f"Kafka's jars are not in {jars(version)}: run `make services`"
     if not program("java"):
         return "there is no java: install default-jre-headless, or run `make services`"
     return None
@@ -65,31 +88,43 @@ class KafkaBroker(Server):
 
     name = "kafka"
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, *, version: str = VERSION
+    ) -> None:
         """Write the configuration of a broker that has not started yet.
 
         :param settings: broker settings that replace or join those of this module.
+        :param version: whose jars are used; see :func:`missing`.
         """
         super().__init__(free_port())
+        self.version = version
         self.bootstrap = f"{HOST}:{self.port}"
-        self._controller_port = free_port()
-        controller = f"{HOST}:{self._controller_port}"
+        controller = f"{HOST}:{free_port()}"
         self._write_settings(
             {
                 **_SETTINGS,
                 "controller.quorum.voters": f"1@{controller}",
-                "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
-                "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
                 "log.dirs": str(self.folder / "data"),
+                **self._listeners(controller),
                 **(settings or {}),
             }
         )
+
+    def _listeners(self, controller: str) -> dict[str, str]:
+        return {
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+        }
+
+    def _format_options(self) -> list[str]:
+        """What is written into an empty log beside what every broker has."""
+        return []
 
     def command(self) -> list[str]:
         return [
             *(program("java") or "java", "-Xmx128m", *_JAVA),
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            *("-cp", f"{jars()}/*", "kafka.Kafka", str(self._properties)),
+            *("-cp", f"{jars(self.version)}/*", "kafka.Kafka", str(self._properties)),
         ]
 
     def is_ready(self) -> bool:
@@ -119,7 +154,8 @@ class KafkaBroker(Server):
         """
         data = self.folder / "data"
         if not data.exists():
-            shutil.copytree(_formatted(self._properties), data)
+            options = self._format_options()
+            shutil.copytree(_formatted(self._properties, self.version, options), data)
         super().start()
 
     def create_topics(self, *names: str, partitions: int = 1) -> None:
@@ -133,6 +169,25 @@ class KafkaBroker(Server):
             future.result(10)
         wait_until(lambda: set(names) <= admin.list_topics(timeout=5).topics.keys(), 10)
 
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Give a topic more partitions."""
+        admin = self.admin()
+        for future in admin.create_partitions([NewPartitions(topic, total)]).values():
+            future.result(10)
+
+    def alter_topic(self, topic: str, name: str, value: str) -> None:
+        """Change one setting of a topic."""
+        admin = self.admin()
+        resource = ConfigResource(
+            ConfigResource.Type.TOPIC,
+            topic,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            ],
+        )
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(10)
+
     @property
     def _properties(self) -> Path:
         return self.folder / "server.properties"
@@ -142,15 +197,63 @@ class KafkaBroker(Server):
         self._properties.write_text("".join(lines))
 
 
-def _formatted(properties: Path) -> Path:
+class SecuredKafkaBroker(KafkaBroker):
+    """A broker that also listens for clients that log in, or show a certificate.
+
+    :ivar bootstrap: without security, for the tests themselves.
+    :ivar addresses: for ``bootstrap.servers``, by ``security.protocol``. SSL asks for
+        the client's certificate.
+    :ivar certificates: those of the broker and of a client.
+    """
+
+    def _listeners(self, controller: str) -> dict[str, str]:
+        self.certificates = Certificates(self.folder)
+        secured = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")
+        self.addresses = {name: f"{HOST}:{free_port()}" for name in secured}
+        listeners = {"PLAINTEXT": self.bootstrap, **self.addresses}
+        advertised = ",".join(f"{name}://{at}" for name, at in listeners.items())
+        names = [*listeners, "CONTROLLER"]
+        return {
+            "listeners": f"{advertised},CONTROLLER://{controller}",
+            "advertised.listeners": advertised,
+            "listener.security.protocol.map": ",".join(
+                f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}"
+                for name in names
+            ),
+            "inter.broker.listener.name": "PLAINTEXT",
+            "sasl.enabled.mechanisms": ",".join(MECHANISMS),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self.certificates.server),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.certificates.ca),
+            "listener.name.ssl.ssl.client.auth": "required",
+            **{
+                f"listener.name.{name}.{mechanism.lower()}.sasl.jaas.config": login
+                for name in ("sasl_plaintext", "sasl_ssl")
+                for mechanism, login in _LOGINS.items()
+            },
+        }
+
+    def _format_options(self) -> list[str]:
+        return [
+            option
+            for mechanism in MECHANISMS[1:]
+            for option in (
+                "--add-scram",
+                f"{mechanism}=[name={USER},password={PASSWORD}]",
+            )
+        ]
+
+
+def _formatted(properties: Path, version: str, options: list[str]) -> Path:
     """Return an empty formatted data folder, made by the first caller (1 s).
 
     It holds no path and no port, so every broker starts with a copy.
     """
-    formatted = jars() / "formatted"
+    formatted = jars(version) / ("formatted-with-users" if options else "formatted")
     if formatted.exists():
         return formatted
-    scratch = Path(tempfile.mkdtemp(dir=jars()))
+    scratch = Path(tempfile.mkdtemp(dir=jars(version)))
     config = properties.read_text().replace(
         f"log.dirs={properties.parent / 'data'}", f"log.dirs={scratch / 'data'}"
     )
@@ -158,8 +261,9 @@ def _formatted(properties: Path) -> Path:
     run = subprocess.run(
         [
             *(program("java") or "java", *_JAVA),
-            *("-cp", f"{jars()}/*", "kafka.tools.StorageTool", "format"),
+            *("-cp", f"{jars(version)}/*", "kafka.tools.StorageTool", "format"),
             *("-t", _CLUSTER_ID, "-c", str(scratch / "server.properties")),
+            *options,
         ],
         capture_output=True,
         text=True,

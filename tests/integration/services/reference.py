@@ -22,8 +22,9 @@ def jars() -> Path:
 
 def missing() -> str | None:
     """Tell what is not there and how to mend it."""
-    if not program("java"):
-        return "there is no java: install the package default-jdk-headless"
+    # A program is started from its source, and a Java without compiler cannot.
+    if not program("javac"):
+        return "there is no javac: install the package default-jdk-headless"
     if not jars().exists():
         return f"there is no {jars()}: run python -m tests.integration.install"
     return None
