@@ -24,7 +24,6 @@ from ariproxy.ari.rest import CONNECTION_KEPT, RestClient, basic_authorization
 from ariproxy.ari.websocket import EventSocket
 from ariproxy.callcontext import CallContexts
 from ariproxy.callsetup import CallSetup
-from ariproxy.clocks import OutOfTime, within
 from ariproxy.commands import CommandStream
 from ariproxy.config import Config
 from ariproxy.errors import ConfigError
@@ -48,7 +47,6 @@ COMMANDS_IN_HAND = 1000
 FINISH_COMMANDS = 10.0
 DRAIN_EVENTS = 2.0
 FLUSH_RECORDS = 10.0
-LEAVE_GROUP = 10.0
 """Seconds that each step of stopping may take."""
 
 
@@ -227,10 +225,7 @@ class Proxy(Service):
         await self._contexts.write_unwritten()
         if waiting := await self._publisher.flush(FLUSH_RECORDS):
             self._log.error("{count} records lost: Kafka is away", count=waiting)
-        try:
-            await within(self._around.reactor, LEAVE_GROUP, self._source.stop())
-        except OutOfTime:
-            self._log.warn("Kafka lets nobody leave the consumer group; left it so")
+        await self._source.stop()
         await self._publisher.close()
         await self._store.close()
         if self._port is not None:
@@ -326,7 +321,10 @@ def _socket(
     secure = address.scheme == "wss"
     host = address.hostname or ""
     endpoint: Any = HostnameEndpoint(
-        around.reactor, host, address.port or (443 if secure else 80)
+        around.reactor,
+        host,
+        address.port or (443 if secure else 80),
+        timeout=config.akka.connecting_timeout,
     )
     if secure:
         endpoint = wrapClientTLS(optionsForClientTLS(host), endpoint)

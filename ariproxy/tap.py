@@ -7,12 +7,14 @@ randomness.
 from __future__ import annotations
 
 import gc
+import os
 import random
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, Any, NoReturn
 from uuid import uuid4
 
@@ -70,10 +72,17 @@ class Daemon(Service):
 
     _log = Logger()
 
-    def __init__(self, proxy: Proxy, reactor: Any, end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        reactor: Any,
+        end: Callable[[], None],
+        twistd: Mapping[str, Any],
+    ) -> None:
         self._proxy = proxy
         self._reactor = reactor
         self._end = end
+        self._twistd = twistd
 
     def privilegedStartService(self) -> None:
         """See ``IService``."""
@@ -105,7 +114,22 @@ class Daemon(Service):
             start()
         except ConfigError as error:
             self._log.critical("{error}", error=str(error))
+            self._tell_parent(str(error))
             raise SystemExit(1) from None
+
+    def _tell_parent(self, problem: str) -> None:
+        """What twistd does itself for errors that it shows with a traceback.
+
+        In the background the process that the operator started waits at a pipe
+        for a word: ``0``, or ``1`` and a text of less than 100 bytes.
+        """
+        if self._twistd.get("pidfile"):
+            with suppress(OSError):
+                os.unlink(self._twistd["pidfile"])
+        pipe = self._twistd.get("statusPipe")
+        if pipe is not None:
+            os.write(pipe, f"1 {problem}".encode("ascii", "backslashreplace")[:100])
+            os.close(pipe)
 
 
 def _spare_collections() -> None:
@@ -173,8 +197,9 @@ def makeService(options: Options) -> Daemon:
         proxy = Proxy(config, around)
     except ConfigError as error:
         _give_up(error)
-    stream = _log_stream(options.parent or {})
+    twistd: Mapping[str, Any] = options.parent or {}
+    stream = _log_stream(twistd)
     if stream is None:
-        return Daemon(proxy, reactor, end)
+        return Daemon(proxy, reactor, end, twistd)
     log_observer = observer(config.logging.level, config.logging.format, stream)
-    return LoggingDaemon(log_observer, proxy, reactor, end)
+    return LoggingDaemon(log_observer, proxy, reactor, end, twistd)

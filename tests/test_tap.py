@@ -205,7 +205,7 @@ class DaemonTests(SynchronousTestCase):
 
     def daemon(self, proxy: FakeProxy) -> Daemon:
         made: Any = Daemon
-        return made(proxy, FakeReactor(), self.end)
+        return made(proxy, FakeReactor(), self.end, {})
 
     def test_order(self) -> None:
         """Ports are bound before rights are given up, then the rest starts."""
