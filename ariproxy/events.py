@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from ariproxy.ari.resources import (
     APPLICATION_REPLACED,
     EVENT_TYPES,
+    REST_RESPONSE,
     STASIS_END,
     STASIS_START,
     UNKNOWN_EVENT,
@@ -65,6 +66,7 @@ class EventStream:
 
     ``replaced`` is called when another client took over our application.
     ``started`` is called with the call context of each call that starts.
+    ``rest_answered`` takes answers to REST requests on the websocket.
     ``held`` bounds how many events wait for a store that does not answer.
     ``verbose`` says whether each message is worth a line at level debug.
     """
@@ -83,6 +85,7 @@ class EventStream:
         clock: IReactorTime,
         replaced: Callable[[], None],
         started: Callable[[str], None],
+        rest_answered: Callable[[Mapping[str, Any]], None],
         held: int,
         verbose: bool,
     ) -> None:
@@ -95,6 +98,7 @@ class EventStream:
         self._clock = clock
         self._replaced = replaced
         self._started = started
+        self._rest_answered = rest_answered
         self._held_limit = held
         self._verbose = verbose
         self._line = ArrivalLine()
@@ -118,6 +122,9 @@ class EventStream:
             self._undecodable("it is not a JSON object", message)
             return
         name = event.get("type")
+        if name == REST_RESPONSE:
+            self._rest_answered(event)
+            return
         event_type = (
             EVENT_TYPES.get(name, UNKNOWN_EVENT)
             if isinstance(name, str)

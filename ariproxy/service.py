@@ -19,8 +19,10 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.logger import Logger
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 
+from ariproxy.ari.asterisk import Asterisk
 from ariproxy.ari.resources import EVENT_TYPES, UNKNOWN_EVENT
 from ariproxy.ari.rest import CONNECTION_KEPT, RestClient, basic_authorization
+from ariproxy.ari.socket_rest import SocketRest
 from ariproxy.ari.websocket import EventSocket
 from ariproxy.callcontext import CallContexts
 from ariproxy.callsetup import CallSetup
@@ -92,7 +94,12 @@ class Proxy(Service):
             self._store, reactor, around.new_id, config.forget_after
         )
         self._publisher, left_out = _publisher(config, reactor, self._kafka_workers)
-        self._rest = _rest(config, reactor)
+        self._socket_rest = SocketRest(self._send, reactor, config.commands.timeout)
+        switch = config.asterisk.rest_over_websocket
+        self._uses_socket = switch != "off"
+        self._asterisk = Asterisk(
+            _rest(config, reactor), self._socket_rest, only_socket=switch == "on"
+        )
         setup = CallSetup(around.steady, self.metrics.call_setup_delay)
         verbose = config.logging.level == "debug"
         self.events = EventStream(
@@ -105,12 +112,15 @@ class Proxy(Service):
             clock=reactor,
             replaced=self._replaced,
             started=setup.started,
+            rest_answered=self._socket_rest.answered,
             held=config.events.buffer,
             verbose=verbose,
         )
-        self._liveness = Liveness(self._rest, self._store, reactor, store_ttl(config))
+        self._liveness = Liveness(
+            self._asterisk, self._store, reactor, store_ttl(config)
+        )
         self._socket = _socket(
-            config, around, self.events.receive, self._liveness.start
+            config, around, self.events.receive, self._opened, self._socket_rest.closed
         )
         self._source = ConfluentSource(
             properties=consumer_properties(config.kafka, config.kafka.consumer_group),
@@ -127,7 +137,7 @@ class Proxy(Service):
             commands_topic=config.kafka.commands_topic,
             dead_letter_topic=config.kafka.dead_letter_topic,
             source=self._source,
-            asterisk=self._rest,
+            asterisk=self._asterisk,
             contexts=self._contexts,
             publisher=self._publisher,
             metrics=self.metrics,
@@ -137,7 +147,7 @@ class Proxy(Service):
             verbose=verbose,
         )
         self.health = Health(
-            [self._store, self._publisher, self._rest],
+            [self._store, self._publisher, self._asterisk],
             [
                 Condition("websocket", self._websocket_problem),
                 Condition("commands", self._commands_problem),
@@ -234,6 +244,14 @@ class Proxy(Service):
         await self._store_workers.stop(1.0)
         self._log.info("Stopped")
 
+    def _send(self, message: bytes) -> bool:
+        return self._socket.send(message)
+
+    def _opened(self) -> None:
+        if self._uses_socket:
+            self._socket_rest.opened()
+        self._liveness.start()
+
     def _replaced(self) -> None:
         if not self._replaced_already:
             self._replaced_already = True
@@ -316,6 +334,7 @@ def _socket(
     around: Surroundings,
     receive: Callable[[bytes], None],
     opened: Callable[[], None],
+    closed: Callable[[], None],
 ) -> EventSocket:
     address = urlsplit(config.websocket.uri)
     secure = address.scheme == "wss"
@@ -341,4 +360,5 @@ def _socket(
         jitter=around.jitter,
         receive=receive,
         opened=opened,
+        closed=closed,
     )

@@ -51,6 +51,7 @@ class System:
         made = count(1)
         cache = CachedStore(self.store, 1000, 3600, self.clock.seconds, self.metrics)
         self.contexts = CallContexts(cache, self.clock, lambda: f"made-{next(made)}", 300.0)
+        self.rest_answers: list[Any] = []
         self.stream = EventStream(
             application="demo",
             topic="ari-events",
@@ -61,6 +62,7 @@ class System:
             clock=self.clock,
             replaced=lambda: self.replaced.append(True),
             started=self.started.append,
+            rest_answered=self.rest_answers.append,
             held=held,
             verbose=verbose,
         )

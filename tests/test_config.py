@@ -336,7 +336,6 @@ class ProblemTests(LoadedConfig):
         for override in [
             "service.stasis-app=a,b",
             "service.asterisk.mode=outbound",
-            "service.asterisk.rest-over-websocket=on",
             'service.asterisk.event-filter.allowed=["Dial"]',
             'service.asterisk.event-filter.disallowed=["Dial"]',
             "service.kafka.client=pykafka",

@@ -398,3 +398,10 @@ class CallMetricsTests(EventStreamCase):
             metric = f"ari_proxy_calls_{name}_total"
             found = counted(self.system.metrics, metric, application="demo")
             self.assertEqual(found, amount)
+
+    def test_rest_response(self) -> None:
+        """An answer to a REST request is no event: handed on, and counted nowhere."""
+        self.system.receive(event("RESTResponse", request_id="1", status_code=200))
+        self.assertEqual(self.system.rest_answers[0]["request_id"], "1")
+        self.assertEqual(self.system.counted("", eventType="UNKNOWN"), 0)
+        self.assertEqual(self.system.publisher.records, [])

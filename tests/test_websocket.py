@@ -137,6 +137,7 @@ class EventSocketCase(SynchronousTestCase):
         self.messages: list[bytes] = []
         self.jitter = 0.0
         self.openings: list[float] = []
+        self.closings: list[float] = []
         self.socket = EventSocket(
             endpoint=self.asterisk,
             clock=self.clock,
@@ -147,6 +148,7 @@ class EventSocketCase(SynchronousTestCase):
             jitter=lambda: self.jitter,
             receive=self.messages.append,
             opened=lambda: self.openings.append(self.clock.seconds()),
+            closed=lambda: self.closings.append(self.clock.seconds()),
         )
         self.log: list[Any] = self.enterContext(capturedLogs())
 

@@ -168,6 +168,7 @@ class EventSocket:
     :param jitter: gives numbers from 0 to 1.
     :param receive: takes each message, text or binary; must not raise.
     :param opened: called each time that the socket has opened; must not raise.
+    :param closed: called each time that an open socket has ended; must not raise.
     """
 
     _log = Logger()
@@ -184,6 +185,7 @@ class EventSocket:
         jitter: Callable[[], float],
         receive: Callable[[bytes], None],
         opened: Callable[[], None],
+        closed: Callable[[], None],
     ) -> None:
         self._endpoint = endpoint
         self.clock = clock
@@ -191,6 +193,7 @@ class EventSocket:
         self._jitter = jitter
         self.receive = receive
         self._opened = opened
+        self._closed = closed
         self._url = url
         self._factory = _SocketFactory(
             self,
@@ -227,6 +230,13 @@ class EventSocket:
         self._ended = ensureDeferred(self._run()).addErrback(
             lambda failure: self._log.failure("The websocket's loop failed", failure)
         )
+
+    def send(self, message: bytes) -> bool:
+        """Send one text message; ``False`` if the socket is not open."""
+        if self._socket is None or not self.is_open:
+            return False
+        self._socket.sendMessage(message)
+        return True
 
     async def stop(self) -> None:
         """Close the socket and return when it has ended. May be repeated."""
@@ -284,6 +294,9 @@ class EventSocket:
             return socket.opened, reason
         finally:
             self._socket = None
+            if socket.opened:
+                self._enter("closed", self.reason)
+                self._closed()
 
     async def _interruptible(self, pending: Deferred[Any]) -> Any:
         """Its result, or ``None`` if ``stop`` is called meanwhile."""

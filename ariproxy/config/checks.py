@@ -18,7 +18,6 @@ Problem = Callable[[str, str], None]
 NOT_AVAILABLE: dict[str, Callable[[Any], bool]] = {
     "service.stasis-app": lambda app: "," in app,
     "service.asterisk.mode": lambda mode: mode == "outbound",
-    "service.asterisk.rest-over-websocket": lambda switch: switch == "on",
     "service.asterisk.event-filter.allowed": bool,
     "service.asterisk.event-filter.disallowed": bool,
     "service.kafka.client": lambda client: client == "pykafka",

@@ -1,0 +1,144 @@
+"""REST requests as messages on the websocket (ARI REST over websocket).
+
+Asterisk 20.14, 21.9, 22.4 and later carry out ``RESTRequest`` messages one
+after the other and answer each with a ``RESTResponse``. Measured on Asterisk
+22.10: ``uri`` has no leading slash and is percent-decoded as over HTTP; the
+methods are GET, POST, PUT, DELETE and OPTIONS; a body needs its content type;
+what is not JSON is answered with 406.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ariproxy.ari.messages import AsteriskAnswer, AsteriskRequest
+from ariproxy.errors import AsteriskAnswerLost, AsteriskUnavailable
+from ariproxy.repeated import Repeated
+
+CARRIED_METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
+
+_PROBE = AsteriskRequest("GET", "/asterisk/ping")
+
+
+class _RestRequest(Struct, omit_defaults=True):
+    type: str
+    transaction_id: str
+    request_id: str
+    method: str
+    uri: str
+    content_type: str = ""
+    message_body: str = ""
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class SocketClosed(AsteriskAnswerLost):
+    """The websocket closed while a request was under way."""
+
+
+def carried(request: AsteriskRequest) -> bool:
+    """Whether the websocket can carry a request and its answer."""
+    path = request.url.partition("?")[0]
+    return (
+        request.method in CARRIED_METHODS
+        and len(path) > 1
+        # The one answer of ARI that is no JSON.
+        and not (path.startswith("/recordings/stored/") and path.endswith("/file"))
+    )
+
+
+class SocketRest:
+    """Requests on the websocket, and their answers.
+
+    :param send: sends one message; gives ``False`` if the socket is not open.
+    :param timeout: seconds until the answer must be there.
+    :ivar usable: whether this Asterisk is known to answer, since the socket opened.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, send: Callable[[bytes], bool], clock: IReactorTime, timeout: float
+    ) -> None:
+        self._send = send
+        self._clock = clock
+        self._timeout = timeout
+        self._numbers = count(1)
+        self._pending: dict[str, Deferred[AsteriskAnswer]] = {}
+        self._strange = Repeated(clock)
+        self.usable = False
+
+    def opened(self) -> None:
+        """The websocket has opened: find out whether Asterisk answers on it."""
+        self.usable = False
+        # An older Asterisk says nothing, and so the answer is not waited for.
+        self.request(_PROBE).addCallbacks(self._answers, lambda failure: None)
+
+    def _answers(self, answer: AsteriskAnswer) -> None:
+        if answer.status == 200:
+            self.usable = True
+            self._log.info("Asterisk takes REST requests on the websocket")
+
+    def closed(self) -> None:
+        """The websocket has closed: what is under way has no answer any more."""
+        self.usable = False
+        pending, self._pending = self._pending, {}
+        for answer in pending.values():
+            answer.errback(SocketClosed("the websocket closed before the answer came"))
+
+    def request(self, request: AsteriskRequest) -> Deferred[AsteriskAnswer]:
+        """See ``IAsterisk``; only for what is ``carried``."""
+        number = str(next(self._numbers))
+        message = _RestRequest(
+            "RESTRequest", "ari-proxy", number, request.method, request.url[1:]
+        )
+        if request.body is not None:
+            message.content_type = "application/json"
+            message.message_body = request.body.decode()
+        answer: Deferred[AsteriskAnswer] = Deferred()
+        if not self._send(_encode(message)):
+            answer.errback(AsteriskUnavailable("the websocket is not open"))
+            return answer
+        self._pending[number] = answer
+
+        def late(_: object, seconds: float) -> NoReturn:
+            self._pending.pop(number, None)
+            raise AsteriskAnswerLost(
+                f"Asterisk gave no answer on the websocket within {seconds:g} s"
+            )
+
+        return answer.addTimeout(self._timeout, self._clock, late)
+
+    def answered(self, message: Mapping[str, Any]) -> None:
+        """Take a ``RESTResponse``; one that fits no request is counted and ignored."""
+        number = message.get("request_id")
+        status = message.get("status_code")
+        answer = self._pending.get(number) if isinstance(number, str) else None
+        if answer is None or type(status) is not int or not 100 <= status <= 999:
+            if times := self._strange.due("strange"):
+                self._log.warn(
+                    "RESTResponse of Asterisk fits no request: request_id {number!r}, "
+                    "status_code {status!r} ({times} since the last such line)",
+                    number=str(number)[:40],
+                    status=str(status)[:40],
+                    times=times,
+                )
+            return
+        del self._pending[number]  # type: ignore[arg-type]
+        text = message.get("message_body")
+        body = text.encode("utf-8", "replace") if isinstance(text, str) else b""
+        kind = message.get("content_type")
+        answer.callback(
+            AsteriskAnswer(
+                status, body, kind if isinstance(kind, str) else None, len(body)
+            )
+        )
