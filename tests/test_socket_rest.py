@@ -174,8 +174,12 @@ class CarriedTests(SynchronousTestCase):
             ("GET", "/recordings/stored/r/file?x", False),
             ("GET", "/recordings/stored/file", False),
             ("GET", "/recordings/stored/r", True),
+            ("PUT", "/applications/a/eventFilter", False),
+            ("POST", "/channels/c/variables", False),
         ):
             self.assertEqual(carried(AsteriskRequest(method, url)), expected, url)
+        filled = AsteriskRequest("POST", "/channels/c/variables", b"{}")
+        self.assertTrue(carried(filled))
 
 
 class AsteriskTests(SocketCase):
