@@ -14,12 +14,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ariproxy.admission import Admission
 from ariproxy.ari.messages import AsteriskAnswer
 from ariproxy.ari.resources import (
     Resource,
 )
 from ariproxy.callcontext import CallContexts
 from ariproxy.clocks import sleep
+from ariproxy.delivery import DeliveryMarks
 from ariproxy.envelope import (
     Answer,
     Command,
@@ -37,7 +39,7 @@ from ariproxy.errors import (
     UndecodableMessage,
 )
 from ariproxy.interfaces import IAsterisk, IPublisher, IRecordSource
-from ariproxy.kafka.records import IncomingRecord, OutgoingRecord
+from ariproxy.kafka.records import Headers, IncomingRecord, OutgoingRecord
 from ariproxy.metrics import Metrics
 from ariproxy.ordering import Lanes
 from ariproxy.repeated import Repeated
@@ -47,6 +49,12 @@ PUBLISH_RETRY_AFTER = 0.5
 """Seconds until an answer that Kafka did not take is offered again."""
 
 
+_RUN_BEFORE = (
+    "the command may have been run before the proxy was restarted; "
+    "it is not run again, as service.commands.delivery is at-most-once"
+)
+
+
 class _Running(Struct, eq=False):
     """One command on its way through."""
 
@@ -54,10 +62,15 @@ class _Running(Struct, eq=False):
     command: Command
     resources: Sequence[Resource] = ()
     outcome: str = "answered"
+    delivery: int = 1
 
 
 class CommandStream:
-    """Runs commands in the order of their call context and publishes answers."""
+    """Runs commands in the order of their call context and publishes answers.
+
+    ``answered`` is called with the call context of each answer that Kafka has.
+    ``marks`` is ``None`` where commands are run at least once.
+    """
 
     _log = Logger()
 
@@ -74,6 +87,8 @@ class CommandStream:
         metrics: Metrics,
         clock: IReactorTime,
         answered: Callable[[str], None],
+        admission: Admission,
+        marks: DeliveryMarks | None,
         concurrency: int,
         verbose: bool,
     ) -> None:
@@ -87,6 +102,8 @@ class CommandStream:
         self._metrics = metrics
         self._clock = clock
         self._answered = answered
+        self._admission = admission
+        self._marks = marks
         self._verbose = verbose
         self._lanes = Lanes(concurrency, self._failed)
         self._unreadable = Repeated(clock)
@@ -166,12 +183,23 @@ class CommandStream:
         self._publish(running, answer)
 
     async def _answer(self, running: _Running) -> Answer:
+        record = running.record
         try:
-            request = prepare(running.record, running.command)
+            request = prepare(record, running.command)
+            running.resources = request.resources
+            self._admission.check(record, request.asked)
         except CommandRefused as error:
             running.outcome = "refused"
-            return proxy_answer(400, str(error))
-        running.resources = request.resources
+            return proxy_answer(error.status, str(error))
+        if self._marks is not None:
+            try:
+                running.delivery = await self._marks.attempt(record)
+            except AriProxyError as error:
+                running.outcome = "unmarked"
+                return proxy_answer(500, f"not run, to run it at most once: {error}")
+            if running.delivery > 1 and request.asked.method != "GET":
+                running.outcome = "unknown"
+                return proxy_answer(500, _RUN_BEFORE, outcome="unknown")
         context = running.command.call_context
         created = request.created if context is not None else ()
         registration = await self._contexts.register(created, context or "")
@@ -236,7 +264,7 @@ class CommandStream:
             self._topic,
             None if key is None else key.encode("utf-8", "replace"),
             value,
-            _trace_headers(running.record),
+            _headers(running),
         )
         self._offer(running, answer, record)
 
@@ -336,6 +364,9 @@ def _too_large(status: int, size: int) -> Answer:
     )
 
 
-def _trace_headers(record: IncomingRecord) -> tuple[tuple[str, bytes], ...]:
-    """The headers of a command that go on to its answer (W3C Trace Context)."""
-    return tuple(each for each in record.headers if each[0] == "traceparent")
+def _headers(running: _Running) -> Headers:
+    """What goes on from the command (W3C Trace Context), and its repetition."""
+    headers = tuple(each for each in running.record.headers if each[0] == "traceparent")
+    if running.delivery > 1:
+        headers += (("delivery", str(running.delivery).encode()),)
+    return headers

@@ -40,7 +40,13 @@ class CommandRefused(PermanentError):
     """A command that can be read but must not be sent to Asterisk.
 
     Its text is shown to the call-controller in the answer.
+
+    :param status: that of the answer.
     """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class StoreUnavailable(TemporaryError):

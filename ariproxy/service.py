@@ -15,10 +15,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import CannotListenError
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.logger import Logger
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import Agent, HTTPConnectionPool
 
+from ariproxy.admission import Admission
 from ariproxy.ari.asterisk import Asterisk
 from ariproxy.ari.resources import EVENT_TYPES, UNKNOWN_EVENT
 from ariproxy.ari.rest import CONNECTION_KEPT, RestClient, basic_authorization
@@ -28,6 +28,7 @@ from ariproxy.callcontext import CallContexts
 from ariproxy.callsetup import CallSetup
 from ariproxy.commands import CommandStream
 from ariproxy.config import Config
+from ariproxy.delivery import DeliveryMarks
 from ariproxy.errors import ConfigError
 from ariproxy.events import EventStream
 from ariproxy.health import Condition, Health
@@ -41,6 +42,7 @@ from ariproxy.metrics import WAITING_RECORDS, WEBSOCKET_CONNECTED, Metrics
 from ariproxy.store.backends import open_store, store_ttl
 from ariproxy.store.cached import CachedStore
 from ariproxy.threads import Workers
+from ariproxy.tls import client_tls, https_policy
 from ariproxy.web import site
 
 COMMANDS_IN_HAND = 1000
@@ -50,6 +52,8 @@ FINISH_COMMANDS = 10.0
 DRAIN_EVENTS = 2.0
 FLUSH_RECORDS = 10.0
 """Seconds that each step of stopping may take."""
+
+_CA = "service.asterisk.ca"
 
 
 class Surroundings(Struct, frozen=True):
@@ -81,10 +85,11 @@ class Proxy(Service):
         self._kafka_workers = Workers(reactor, "kafka", 4)
         self._store_workers = Workers(reactor, "store", 1)
         self.metrics = _metrics(config, reactor)
+        store = open_store(
+            config, around.reactor, around.now, around.node, self._store_workers
+        )
         self._store: ICachedStore = CachedStore(
-            open_store(
-                config, around.reactor, around.now, around.node, self._store_workers
-            ),
+            store,
             config.cache.size,
             config.cache.ttl,
             around.steady,
@@ -123,7 +128,11 @@ class Proxy(Service):
             config, around, self.events.receive, self._opened, self._socket_rest.closed
         )
         self._source = ConfluentSource(
-            properties=consumer_properties(config.kafka, config.kafka.consumer_group),
+            properties=consumer_properties(
+                config.kafka,
+                config.kafka.consumer_group,
+                f"{config.name}-{around.node}-{config.httpport}",
+            ),
             topic=config.kafka.commands_topic,
             workers=self._kafka_workers,
             clock=reactor,
@@ -143,6 +152,18 @@ class Proxy(Service):
             metrics=self.metrics,
             clock=reactor,
             answered=setup.answered,
+            admission=Admission(
+                allow=config.commands.allow,
+                deny=config.commands.deny,
+                max_age=config.commands.max_age,
+                now=around.now,
+                clock=reactor,
+            ),
+            marks=(
+                DeliveryMarks(store, reactor)
+                if config.commands.delivery == "at-most-once"
+                else None
+            ),
             concurrency=config.commands.concurrency,
             verbose=verbose,
         )
@@ -312,7 +333,7 @@ def _rest(config: Config, reactor: Any) -> RestClient:
     pool.retryAutomatically = False
     agent = Agent(
         reactor,
-        contextFactory=BrowserLikePolicyForHTTPS(),
+        contextFactory=https_policy(config.asterisk.ca, _CA),
         connectTimeout=config.akka.connecting_timeout,
         pool=pool,
     )
@@ -346,7 +367,8 @@ def _socket(
         timeout=config.akka.connecting_timeout,
     )
     if secure:
-        endpoint = wrapClientTLS(optionsForClientTLS(host), endpoint)
+        tls = client_tls(host, config.asterisk.ca, _CA)
+        endpoint = wrapClientTLS(tls, endpoint)
     return EventSocket(
         endpoint=endpoint,
         clock=around.reactor,

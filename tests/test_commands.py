@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import given, settings
@@ -13,9 +13,11 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from ariproxy.admission import Admission
 from ariproxy.ari.messages import AsteriskAnswer, AsteriskRequest
 from ariproxy.callcontext import KEY_PREFIX, CallContexts
 from ariproxy.commands import PUBLISH_RETRY_AFTER, CommandStream
+from ariproxy.delivery import DeliveryMarks
 from ariproxy.errors import (
     AsteriskAnswerLost,
     AsteriskUnavailable,
@@ -23,6 +25,7 @@ from ariproxy.errors import (
     PublishFailed,
     RecordRefused,
     RecordTooLarge,
+    StoreUnavailable,
 )
 from ariproxy.kafka.records import Headers, IncomingRecord, OutgoingRecord
 from ariproxy.store.cached import CachedStore
@@ -53,6 +56,11 @@ class CommandCase(SynchronousTestCase):
 
     dead_letter_topic: str | None = None
     concurrency = 100
+    allow: Sequence[str] | None = None
+    deny: Sequence[str] = ()
+    max_age: float | None = None
+    marked = False
+    now = 1000.0
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -74,6 +82,14 @@ class CommandCase(SynchronousTestCase):
             metrics=self.metrics,
             clock=self.clock,
             answered=self.answered.append,
+            admission=Admission(
+                allow=self.allow,
+                deny=self.deny,
+                max_age=self.max_age,
+                now=lambda: self.now,
+                clock=self.clock,
+            ),
+            marks=DeliveryMarks(self.store, self.clock) if self.marked else None,
             concurrency=self.concurrency,
             verbose=False,
         )
@@ -511,3 +527,122 @@ class DeadLetterTests(CommandCase):
             self.source.deliver(self.record(b"x"))
         self.assertEqual(len(self.source.settled), 1)
         self.assertEqual(logs[-1]["log_level"].name, "error")
+
+
+class RulesTests(CommandCase):
+    """What the operator does not allow."""
+
+    allow = ("* /channels/**", "GET /bridges", "POST /bridges/*/play")
+    deny = ("DELETE /channels/*",)
+
+    def test_rules(self) -> None:
+        """Refused with 403, and never sent; what is allowed passes."""
+        for method, url, status in (
+            ("POST", "/channels/c/answer", 200),
+            ("POST", "/channels?endpoint=x", 200),
+            ("DELETE", "/channels/c/hold", 200),
+            ("DELETE", "/channels/c", 403),
+            ("delete", "/channels/c?x=/y", 403),
+            ("GET", "/bridges", 200),
+            ("GET", "/bridges/b", 403),
+            ("POST", "/bridges/b/play", 200),
+            ("POST", "/bridges/b/play/p", 403),
+            ("GET", "/channelsx", 403),
+            ("GET", "/asterisk/info", 403),
+        ):
+            self.send(method, url)
+            payload = self.values()[-1]["payload"]
+            self.assertEqual(payload["status_code"], status, (method, url))
+            if status == 403:
+                self.assertIn("service.commands.", payload["body"]["message"])
+        self.assertEqual(len(self.asterisk.requests), 5)
+        self.assertEqual(self.outcomes("refused"), 6)
+
+    def test_logged(self) -> None:
+        """Once in a while for each list."""
+        with capturedLogs() as logs:
+            for _ in range(3):
+                self.send("GET", "/asterisk/info")
+        self.assertEqual(len(logs), 1)
+
+
+class AgeTests(CommandCase):
+    """Commands that come too late."""
+
+    max_age = 5.0
+
+    def test_too_old(self) -> None:
+        """Answered with 500, and not run."""
+        self.send("GET", "/channels")
+        payload = self.values()[0]["payload"]
+        self.assertEqual(payload["status_code"], 500)
+        self.assertIn("service.commands.max-age", payload["body"]["message"])
+        self.assertEqual(self.asterisk.requests, [])
+
+    def test_young_enough(self) -> None:
+        """Up to the limit it is run."""
+        self.now = 5.0
+        self.send("GET", "/channels")
+        self.assertEqual(len(self.asterisk.requests), 1)
+
+    def test_without_time(self) -> None:
+        """A record whose age nobody knows is run."""
+        value = b'{"ariCommand":{"method":"GET","url":"/x"}}'
+        self.source.deliver(IncomingRecord(COMMANDS, 0, 1, None, value))
+        self.assertEqual(len(self.asterisk.requests), 1)
+
+
+class AtMostOnceTests(CommandCase):
+    """Commands that may be delivered again."""
+
+    marked = True
+
+    def again(self, record: IncomingRecord) -> OutgoingRecord:
+        """The same record once more, as after a crash; gives its answer."""
+        self.source.deliver(record)
+        return self.publisher.records[-1]
+
+    def test_marked_before_asking(self) -> None:
+        """The mark is in the store when Asterisk is asked."""
+        self.store.holding = True
+        self.send("POST", "/channels/c/answer")
+        self.store.release()
+        self.assertEqual(self.asterisk.requests, [])
+        self.store.release()
+        self.assertEqual(len(self.asterisk.requests), 1)
+        self.assertEqual(
+            self.store.entries, {"ari-proxy:command:ari-commands/0/1": "1"}
+        )
+        self.assertEqual(self.publisher.records[0].headers, ())
+
+    def test_not_run_again(self) -> None:
+        """The second time its outcome is unknown, and the answer says so."""
+        record = self.send("POST", "/channels/c/answer")
+        answer = self.again(record)
+        value = json.loads(answer.value or b"")
+        self.assertEqual(value["payload"]["status_code"], 500)
+        self.assertEqual(value["payload"]["body"]["outcome"], "unknown")
+        self.assertEqual(answer.headers, (("delivery", b"2"),))
+        self.assertEqual(self.again(record).headers, (("delivery", b"3"),))
+        self.assertEqual(len(self.asterisk.requests), 1)
+
+    def test_read_again(self) -> None:
+        """A GET changes nothing: it is asked again, and known as a repetition."""
+        record = self.send("GET", "/channels")
+        answer = self.again(record)
+        self.assertEqual(json.loads(answer.value or b"")["payload"]["status_code"], 200)
+        self.assertEqual(answer.headers, (("delivery", b"2"),))
+        self.assertEqual(len(self.asterisk.requests), 2)
+
+    def test_store_away(self) -> None:
+        """Without a mark it is not run."""
+        self.store.error = StoreUnavailable("away")
+        self.send("POST", "/channels/c/answer")
+        self.assertEqual(self.values()[0]["payload"]["status_code"], 500)
+        self.store.error = None
+        self.store.holding = True
+        self.send("POST", "/channels/c/answer", context="other")
+        self.clock.advance(1)
+        self.assertEqual(len(self.values()), 2)
+        self.assertEqual(self.asterisk.requests, [])
+        self.assertEqual(self.outcomes("unmarked"), 2)

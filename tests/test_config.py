@@ -323,6 +323,15 @@ class ProblemTests(LoadedConfig):
         self.assertProblem("redis.tls = true only", "service.redis.ca=/x")
         self.assertProblem("redis.password: missing", "service.redis.username=u")
 
+    def test_asterisk_ca(self) -> None:
+        """It needs an address of Asterisk that has TLS."""
+        ca = "service.asterisk.ca=/ca.pem"
+        self.assertProblem("asterisk.tls = true, or addresses of https and wss", ca)
+        self.load(ca, "service.asterisk.tls=true")
+        self.load(ca, "service.rest.uri=https://a/ari")
+        app = self.load().stasis_app
+        self.load(ca, f"service.websocket-uri=wss://a/ari/events?app={app}")
+
     def test_same_topics(self) -> None:
         """No two topics may be one."""
         self.assertProblem(
@@ -341,11 +350,6 @@ class ProblemTests(LoadedConfig):
             "service.kafka.client=pykafka",
             "service.kafka.generic-commands-topic=t",
             "service.kafka.unrouted-events-topic=t",
-            "service.commands.delivery=at-most-once",
-            "service.commands.max-age=5s",
-            'service.commands.allow=["GET /channels/**"]',
-            "service.commands.allow=[]",
-            'service.commands.deny=["* /asterisk/**"]',
             "service.events.all-types=true",
             "service.events.gap-notices=true",
             "service.events.resync=true",

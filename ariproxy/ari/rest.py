@@ -37,6 +37,7 @@ from ariproxy.ari.messages import (
 )
 from ariproxy.errors import AsteriskAnswerLost, AsteriskUnavailable
 from ariproxy.interfaces import IAsterisk
+from ariproxy.tls import TlsFailure, tls_failure
 
 CONNECTION_KEPT = 5.0
 """Seconds that an idle connection is kept: less than Asterisk keeps it
@@ -44,6 +45,12 @@ CONNECTION_KEPT = 5.0
 connection that it is just closing."""
 
 PING_TIMEOUT = 2.0
+
+_TLS_KEYS = (
+    "service.asterisk.ca",
+    "the host in service.asterisk.server (or service.rest.uri)",
+    "service.asterisk.tls or the port in service.asterisk.server (or service.rest.uri)",
+)
 
 BODY_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer's body that are kept; more than Kafka takes by far."""
@@ -238,6 +245,11 @@ class RestClient:
             ResponseFailed,
             ConnectionClosed,
         ) as error:
+            failure = _tls_failure(error)
+            if failure is not None and failure.refused:
+                raise AsteriskUnavailable(
+                    f"no connection to {self._place}: {failure.text}"
+                ) from error
             raise AsteriskAnswerLost(
                 f"the connection to {self._place} broke before the whole answer came: "
                 f"{_reason(error)}"
@@ -254,8 +266,18 @@ class _NotSent(AsteriskUnavailable):
     pass
 
 
+def _tls_failure(error: BaseException) -> TlsFailure | None:
+    """What is wrong with TLS, if that is what Twisted's error is about."""
+    for each in getattr(error, "reasons", None) or ():
+        if found := _tls_failure(each.value):
+            return found
+    return tls_failure(error, *_TLS_KEYS)
+
+
 def _reason(error: Exception) -> str:
     """One line about an error of Twisted, which wraps lists of failures."""
+    if failure := _tls_failure(error):
+        return failure.text
     reasons = getattr(error, "reasons", None)
     if reasons:
         return "; ".join(_reason(each.value) for each in reasons)

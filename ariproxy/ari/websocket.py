@@ -23,6 +23,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txaio.tx import make_logger
 
+from ariproxy.tls import tls_failure
+
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 """Seconds between two attempts: doubled after each, first again after an open
@@ -35,6 +37,18 @@ CLOSE_TIMEOUT = 2.0
 """Seconds for Asterisk's answer to our close."""
 
 LONGEST_MESSAGE = 16 * 1024 * 1024
+
+_TLS_KEYS = (
+    "service.asterisk.ca",
+    "the host in service.asterisk.server (or service.websocket-uri)",
+    "service.asterisk.tls or the port in service.asterisk.server "
+    "(or service.websocket-uri)",
+)
+
+_NO_ANSWER = (
+    "no answer to the upgrade; see Asterisk's log, and whether service.asterisk.tls "
+    "(or service.websocket-uri) fits the port"
+)
 
 _REFUSALS = {
     401: "the user or password is wrong (ari.conf)",
@@ -61,7 +75,7 @@ class _Socket(WebSocketClientProtocol):
         self.closed: Deferred[str] = Deferred()
 
     def connectionMade(self) -> None:
-        self._after(HANDSHAKE_TIMEOUT, self._give_up, "no answer to the upgrade")
+        self._after(HANDSHAKE_TIMEOUT, self._give_up, _NO_ANSWER)
         super().connectionMade()
 
     def onOpen(self) -> None:
@@ -142,8 +156,14 @@ class _Socket(WebSocketClientProtocol):
             text = _one_line(self.remoteCloseReason or "no reason given")
             return f"Asterisk closed it with code {self.remoteCloseCode} ({text})"
         if isinstance(reason, Failure):
-            return f"the connection ended: {_said(reason.value)}"
+            return self._connection_ended(reason.value)
         return "the connection ended"
+
+    def _connection_ended(self, error: BaseException) -> str:
+        if failure := tls_failure(error, *_TLS_KEYS):
+            return failure.text
+        ended = f"the connection ended: {_said(error)}"
+        return ended if self.opened else f"{_NO_ANSWER} ({ended})"
 
 
 class _SocketFactory(WebSocketClientFactory):

@@ -23,10 +23,6 @@ NOT_AVAILABLE: dict[str, Callable[[Any], bool]] = {
     "service.kafka.client": lambda client: client == "pykafka",
     "service.kafka.generic-commands-topic": bool,
     "service.kafka.unrouted-events-topic": bool,
-    "service.commands.delivery": lambda delivery: delivery == "at-most-once",
-    "service.commands.max-age": bool,
-    "service.commands.allow": lambda rules: rules is not None,
-    "service.commands.deny": bool,
     "service.events.all-types": bool,
     "service.events.gap-notices": bool,
     "service.events.resync": bool,
@@ -103,6 +99,7 @@ def contradictions(values: Mapping[str, Any], problem: Problem) -> None:
     _application(values, problem)
     _topics(values, problem)
     _kafka_security(values, problem)
+    _asterisk_ca(values, problem)
     if values.get("service.redis.ca") and not values.get("service.redis.tls"):
         problem("service.redis.ca", "used with service.redis.tls = true only")
     if values.get("service.redis.username") and not values.get(
@@ -121,6 +118,20 @@ def _application(values: Mapping[str, Any], problem: Problem) -> None:
                 "service.websocket-uri",
                 "its query must hold app= with the application of service.stasis-app",
             )
+
+
+def _asterisk_ca(values: Mapping[str, Any], problem: Problem) -> None:
+    websocket = values.get("service.websocket-uri")
+    addresses = [values.get("service.rest.uri")]
+    if isinstance(websocket, Websocket):
+        addresses.append(websocket.uri)
+    secure = any(each and each.startswith(("https:", "wss:")) for each in addresses)
+    if values.get("service.asterisk.ca") and not secure:
+        problem(
+            "service.asterisk.ca",
+            "used with service.asterisk.tls = true, or addresses of https and wss, "
+            "only",
+        )
 
 
 def _topics(values: Mapping[str, Any], problem: Problem) -> None:

@@ -35,6 +35,7 @@ __all__ = ["Document", "Path", "dotted", "read"]
 Layer = Block | dict[str, Any]
 
 _MISSING = object()
+_NOT_SET = "is not set: no key and no environment variable has this name"
 
 
 class Document(Struct, frozen=True):
@@ -61,8 +62,8 @@ def read(
     ``overrides`` are texts like ``service.x=y``. A value in ``[ ]``, ``{ }`` or
     ``" "``, or one that holds ``${``, is HOCON, and ``null`` is null; any other
     is taken as it is, as Java takes ``-Dservice.x=y``. ``defaults`` and
-    ``environ`` are what substitutions find where no file sets it. Raises
-    ``ConfigError``.
+    ``environ`` are what substitutions find where no file sets it; but one in the
+    value of its own key does not find the environment. Raises ``ConfigError``.
     """
     root = Block()
     overridden: list[Path] = []
@@ -150,7 +151,7 @@ class _Resolver:
                 return layers, self.joined(parts, path, values[index])
         return layers, _MISSING
 
-    def parts(self, value: Any, earlier: Sequence[Any], path: Path) -> list[Any]:
+    def parts(self, value: Any, earlier: Sequence[Any] | None, path: Path) -> list[Any]:
         """What is to be joined; empty where optional substitutions find nothing."""
         if not isinstance(value, Value):
             return [value]
@@ -159,7 +160,7 @@ class _Resolver:
             if isinstance(piece, Reference):
                 parts.append(self.lookup(piece, value, earlier, path))
             elif isinstance(piece, Items):
-                items = [self.item(item, earlier, path) for item in piece.values]
+                items = [self.item(item, path) for item in piece.values]
                 # An optional substitution that finds nothing adds no element.
                 parts.append([item for item in items if item is not _MISSING])
             else:
@@ -169,8 +170,9 @@ class _Resolver:
             parts = [part for part in parts if not isinstance(part, Space)]
         return parts
 
-    def item(self, value: Value, earlier: Sequence[Any], path: Path) -> Any:
-        parts = self.parts(value, earlier, path)
+    def item(self, value: Value, path: Path) -> Any:
+        # What its key had before is not clear in a list: it counts as a circle.
+        parts = self.parts(value, None, path)
         if parts and all(isinstance(part, Block | dict) for part in parts):
             return self.merged(parts, path)
         return self.joined(parts, path, value) if parts else _MISSING
@@ -187,37 +189,39 @@ class _Resolver:
         )
 
     def lookup(
-        self, reference: Reference, value: Value, earlier: Sequence[Any], path: Path
+        self,
+        reference: Reference,
+        value: Value,
+        earlier: Sequence[Any] | None,
+        path: Path,
     ) -> Any:
+        """What a substitution in a value stands for; ``earlier`` are the values
+        that its key had before, and ``path`` is the key."""
         bare = reference.path[reference.inside :]
+        name = f"${{{dotted(bare)}}}"
         for wanted in dict.fromkeys((reference.path, bare)):
-            if wanted[: len(path)] == path:
-                # Its own key: what stood there before.
+            own = wanted[: len(path)] == path
+            if own and earlier is not None:
                 found = self.below(earlier, wanted[len(path) :], path)
             elif any(key[: len(wanted)] == wanted for key in [*self.open, path]):
-                if (
-                    wanted in self.open
-                    and reference.optional
-                    and value.pieces[1:] == []
-                ):
+                alone = len(value.pieces) == 1
+                if reference.optional and alone and wanted in self.open:
                     return _MISSING
-                return self.fail(
-                    reference.place, path, f"${{{dotted(bare)}}} leads to itself"
-                )
+                return self.fail(reference.place, path, f"{name} leads to itself")
             else:
                 self.open.append(path)
                 found = self.below([Value([self.root], "")], wanted, ())
                 self.open.pop()
-            if found is not _MISSING:
-                return found
-        text = self.defaults.get(bare, self.environ.get(".".join(bare)))
-        if text is None and not reference.optional:
-            problem = (
-                f"${{{dotted(bare)}}} is not set: no key and no environment "
-                "variable has this name"
-            )
-            return self.fail(reference.place, path, problem)
-        return _MISSING if text is None else text
+            if own or found is not _MISSING:
+                break
+        if found is _MISSING:
+            found = self.defaults.get(bare, _MISSING)
+        if found is _MISSING and not own:
+            found = self.environ.get(".".join(bare), _MISSING)
+        if found is _MISSING and not reference.optional:
+            problem = "has no earlier value" if own else _NOT_SET
+            return self.fail(reference.place, path, f"{name} {problem}")
+        return found
 
     def below(self, values: Sequence[Any], wanted: Path, path: Path) -> Any:
         """The final value at ``wanted``, counted from ``path``."""

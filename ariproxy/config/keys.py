@@ -40,6 +40,9 @@ class Asterisk(Struct, frozen=True, kw_only=True, rename="kebab"):
     user: Annotated[v.User, "The user of ari.conf."]
     password: Annotated[v.Password, "The password of that user."]
     tls: Annotated[v.Boolean, "Use wss and https in the two default addresses."] = False
+    ca: Annotated[
+        v.Text | None, "A PEM file of the CAs to trust; none: those of the system."
+    ] = None
     rest_over_websocket: Annotated[
         Annotated[str, choice("auto", "on", "off")],
         "Send commands over the websocket; auto: where Asterisk can do it.",

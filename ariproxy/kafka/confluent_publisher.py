@@ -24,11 +24,14 @@ from ariproxy.errors import (
 )
 from ariproxy.interfaces import IPublisher, IWorkers
 from ariproxy.kafka.brokers import Brokers
+from ariproxy.kafka.confluent_errors import explained
 from ariproxy.kafka.librdkafka import POLL, publish_error, refused_properties
 from ariproxy.kafka.records import OutgoingRecord
 from ariproxy.kafka.settings import Properties
 
 METADATA_TIMEOUT = 1.5
+
+PURGE_TIMEOUT = 1.0
 
 Settled = Callable[[Exception | None], None]
 
@@ -144,9 +147,9 @@ class ConfluentPublisher:
         while not self._closing:
             producer.poll(POLL)
             self._hand_over()
-        # Whoever waits for a report gets one.
+        # Whoever waits for a report gets one; those under way a moment later.
         producer.purge()
-        producer.poll(0)
+        producer.flush(PURGE_TIMEOUT)
         self._hand_over()
 
     def _delivered(
@@ -160,7 +163,7 @@ class ConfluentPublisher:
             self._workers.to_reactor(self._settle, reports)
 
     def _on_error(self, error: KafkaError) -> None:
-        self._workers.to_reactor(self._brokers.failed, error.str())
+        self._workers.to_reactor(self._brokers.failed, *explained(error))
 
     # -- back in the reactor's ----------------------------------------------------
 

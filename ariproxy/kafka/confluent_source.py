@@ -17,13 +17,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ariproxy.clocks import sleep
+from ariproxy.clocks import OutOfTime, sleep, within
 from ariproxy.interfaces import IRecordSource, IWorkers
 from ariproxy.kafka.brokers import Brokers
+from ariproxy.kafka.confluent_errors import explained
 from ariproxy.kafka.librdkafka import POLL, refused_properties
 from ariproxy.kafka.offsets import Offsets, Partition
 from ariproxy.kafka.records import IncomingRecord
 from ariproxy.kafka.settings import Properties
+
+
+POSITION_TIMEOUT = 5.0
+"""Seconds that the brokers have to tell where to begin."""
 
 
 @implementer(IRecordSource)
@@ -44,6 +49,8 @@ class ConfluentSource:
     PAUSE_AFTER = 1.0
     RETIRE_TIMEOUT = 3.0
     LAST_COMMIT_TIMEOUT = 3.0
+    # The last commit, and 5 s that a frozen broker needs to let somebody go.
+    STOP_TIMEOUT = 9.0
     RESTART_AFTER = 1.0
     _log = Logger()
 
@@ -117,7 +124,10 @@ class ConfluentSource:
         self._stopping = True
         if self._ended is not None:
             ended, self._ended = self._ended, None
-            await ended
+            try:
+                await within(self._clock, self.STOP_TIMEOUT, ended)
+            except OutOfTime:
+                self._log.warn("Kafka lets nobody leave the consumer group; left it so")
 
     def _consumer(self) -> Consumer:
         callbacks = {"error_cb": self._on_error, "on_commit": self._on_commit}
@@ -250,8 +260,38 @@ class ConfluentSource:
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self._offsets.assign(_partitions(assigned))
+        self._begin_now(consumer, assigned)
         self._paused = False
         self._workers.to_reactor(self._assigned, [each.partition for each in assigned])
+
+    def _begin_now(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        """Where the group has no offset yet, begin at the end as it is now.
+
+        The end is committed like any other offset. Otherwise what "latest" means
+        would be found out a moment later, and at each restart anew, until the
+        first command is committed: commands sent meanwhile would be skipped.
+        """
+        begins = {}
+        try:
+            for each in consumer.committed(assigned, POSITION_TIMEOUT):
+                if each.offset < 0:
+                    ends = consumer.get_watermark_offsets(each, POSITION_TIMEOUT)
+                    begins[each.topic, each.partition] = ends[1]
+        except KafkaException as error:
+            self._on_error(error.args[0])
+            return
+        if begins:
+            self._offsets.begin(begins)
+            consumer.assign(
+                [
+                    TopicPartition(
+                        each.topic,
+                        each.partition,
+                        begins.get((each.topic, each.partition), each.offset),
+                    )
+                    for each in assigned
+                ]
+            )
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = _partitions(revoked)
@@ -277,7 +317,12 @@ class ConfluentSource:
         self._workers.to_reactor(self._revoked, [each.partition for each in lost])
 
     def _leave(self, consumer: Consumer) -> None:
-        """Commit what is settled, and close unless that would hang."""
+        """Commit what is settled, and close.
+
+        With a commit that nobody answers, closing takes minutes, and so would
+        letting the object go. It happens in this thread, for which neither
+        ``stop`` nor the end of the process waits.
+        """
         end = self._now() + self.LAST_COMMIT_TIMEOUT
         consumer.pause(consumer.assignment())
         while self._now() < end:
@@ -285,14 +330,11 @@ class ConfluentSource:
             if self._committing is None and not self._offsets.to_commit():
                 break
             consumer.poll(0.02)
-        # With a commit that nobody answers, closing could take minutes; the
-        # group then finds out by itself.
         self._leaving = True
-        if self._committing is None:
-            consumer.close()
+        consumer.close()
 
     def _on_error(self, error: KafkaError) -> None:
-        self._workers.to_reactor(self._brokers.failed, error.str())
+        self._workers.to_reactor(self._brokers.failed, *explained(error))
 
     # -- in the reactor's ---------------------------------------------------------
 

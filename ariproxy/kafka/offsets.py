@@ -50,6 +50,12 @@ class Offsets:
                 self._epoch += 1
                 self._assigned[each] = _Assignment(self._epoch)
 
+    def begin(self, offsets: Mapping[Partition, int]) -> None:
+        """Nothing before these is read; they are committed even if nothing follows."""
+        with self._changed:
+            for partition, offset in offsets.items():
+                self._assigned[partition].next = offset
+
     def revoke(self, partitions: Collection[Partition]) -> None:
         """These partitions belong to somebody else from now on."""
         with self._changed:

@@ -20,6 +20,7 @@ from typing import Any
 from msgspec import Struct
 
 from ariproxy.errors import ConfigError, TemporaryError
+from ariproxy.kafka.brokers import AWAY, REFUSED
 from ariproxy.kafka.settings import LARGEST_RECORD, Properties
 
 try:
@@ -40,19 +41,22 @@ try:
         from pykafka.membershipprotocol import GroupMembershipProtocol
         from pykafka.protocol import (
             ConsumerGroupProtocolMetadata,
-            Message,
             PartitionFetchRequest,
             PartitionOffsetCommitRequest,
             PartitionOffsetFetchRequest,
             PartitionOffsetRequest,
             ProduceRequest,
         )
+        from pykafka.protocol import Message as _Message
 except ImportError as error:
     raise ConfigError(
         f"service.kafka.client: pykafka cannot be imported ({error}); install "
         "ari-proxy[pykafka], which brings it and a setuptools below 82, or set the "
         "client confluent"
     ) from error
+
+# Type checkers take it for its base class of the same name.
+Message: Any = _Message
 
 __all__ = [
     "ERROR_CODES",
@@ -72,6 +76,8 @@ __all__ = [
     "PykafkaSettings",
     "TopicAuthorizationFailed",
     "UnknownTopicOrPartition",
+    "Unusable",
+    "explained",
     "hush",
     "in_one_line",
     "named",
@@ -105,6 +111,10 @@ _NAMES = {
 
 _COMPRESSION = {"none": CompressionType.NONE, "gzip": CompressionType.GZIP}
 _FILES = ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location")
+
+
+class Unusable(TemporaryError):
+    """Brokers that are there, but need a person before pykafka can use them."""
 
 
 class Tls:
@@ -208,18 +218,24 @@ class Connection:
         timeout = round(ANSWER_TIMEOUT * 1000)
         self._tls = settings.tls
         # Topics refer to the client weakly, and it to them.
-        self._client = KafkaClient(
-            hosts=settings.hosts,
-            socket_timeout_ms=timeout,
-            offsets_channel_socket_timeout_ms=timeout,
-            ssl_config=settings.tls,
-            broker_version=PROTOCOL,
-        )
+        try:
+            self._client = KafkaClient(
+                hosts=settings.hosts,
+                socket_timeout_ms=timeout,
+                offsets_channel_socket_timeout_ms=timeout,
+                ssl_config=settings.tls,
+                broker_version=PROTOCOL,
+            )
+        except SocketDisconnectedError as error:
+            raise TemporaryError(
+                "the port is open, but gives no answer; does it want TLS, or a "
+                "client certificate (service.kafka.security)?"
+            ) from error
         self._topics: dict[str, Any] = {}
         self._versions = self._any_broker().fetch_api_versions().api_versions
         oldest = self._versions[FETCH].min
         if oldest > NEWEST_FETCH:
-            raise TemporaryError(
+            raise Unusable(
                 "the brokers speak the protocol of Kafka 4, which pykafka cannot: "
                 "set service.kafka.client = confluent"
             )
@@ -279,6 +295,7 @@ class Connection:
 def _reach(settings: PykafkaSettings) -> None:
     """Reach one of the brokers; of its own attempts pykafka tells no reason."""
     reasons = []
+    kind = TemporaryError
     for address in settings.hosts.split(","):
         host, _, port = address.rpartition(":")
         try:
@@ -286,9 +303,21 @@ def _reach(settings: PykafkaSettings) -> None:
                 if settings.tls is not None:
                     settings.tls.wrap_socket(plain).close()
             return
+        except ssl.SSLCertVerificationError as error:
+            kind = Unusable
+            text = error.verify_message
+            reasons.append(f"{address}: {text} (service.kafka.security.ca)")
+        except ssl.SSLError as error:
+            kind = Unusable
+            reasons.append(f"{address}: {in_one_line(error)}; does it speak TLS?")
         except OSError as error:
             reasons.append(f"{address}: {in_one_line(error)}")
-    raise TemporaryError("; ".join(reasons))
+    raise kind("; ".join(reasons))
+
+
+def explained(error: Exception) -> tuple[str, int]:
+    """A line for the log and for health, and its weight for ``Brokers``."""
+    return in_one_line(error), REFUSED if isinstance(error, Unusable) else AWAY
 
 
 def named(code: int) -> str:

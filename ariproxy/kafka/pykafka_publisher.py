@@ -30,8 +30,8 @@ from ariproxy.kafka.pykafka_client import (
     ProduceRequest,
     TopicAuthorizationFailed,
     UnknownTopicOrPartition,
+    explained,
     hush,
-    in_one_line,
     named,
     pykafka_settings,
 )
@@ -200,7 +200,7 @@ class PykafkaPublisher:
                 await self._workers.call(self._run)
             except Exception as error:
                 # pykafka may raise anything.
-                self._brokers.failed(in_one_line(error))
+                self._brokers.failed(*explained(error))
                 self._tell(self._brokers.trouble)
                 if self._in_touch:
                     back_off = BACK_OFF

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -12,44 +11,28 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ariproxy.clocks import OutOfTime, sleep, within
-from ariproxy.errors import TemporaryError
 from ariproxy.interfaces import IRecordSource, IWorkers
 from ariproxy.kafka.brokers import Brokers
 from ariproxy.kafka.offsets import Offsets, Partition
 from ariproxy.kafka.pykafka_client import (
     Connection,
-    MessageSetDecodeFailure,
-    PartitionFetchRequest,
-    PartitionOffsetRequest,
+    explained,
     hush,
-    in_one_line,
-    named,
     pykafka_settings,
 )
 from ariproxy.kafka.pykafka_group import SESSION, Membership, PlaceLost, Rebalancing
+from ariproxy.kafka.pykafka_reader import WAIT, Reader, end_of
 from ariproxy.kafka.records import IncomingRecord
 from ariproxy.kafka.settings import Properties
 
-WAIT = 0.1
-"""Seconds that a broker may hold a request for records when there are none."""
 
-FETCH_BYTES = 1024 * 1024
-MOST_FETCH_BYTES = 64 * FETCH_BYTES
-"""For one partition; what is larger than this at once cannot be read."""
-
-_OFFSET_OUT_OF_RANGE = 1
-
-
-class _Reading:
+class _Link:
     """What is known as long as one connection lasts."""
 
     def __init__(self, connection: Connection, coordinator: Any) -> None:
         self.connection = connection
         self.coordinator = coordinator
-        # For the partitions whose next record is larger than usual.
-        self.fetch_bytes: dict[int, int] = {}
-        # Fetched and not yet handed on: partition and message.
-        self.ahead: deque[tuple[int, Any]] = deque()
+        self.reader: Reader | None = None
         self.works = False
 
 
@@ -159,7 +142,7 @@ class PykafkaSource:
                 await self._workers.call(self._run)
             except Exception as error:
                 # pykafka may raise anything.
-                self._brokers.failed(in_one_line(error))
+                self._brokers.failed(*explained(error))
                 if self._in_touch:
                     back_off = self.BACK_OFF
                     self._restarted()
@@ -173,154 +156,93 @@ class PykafkaSource:
         if self._positions is not None and self._now() - self._heard > SESSION:
             self._give_up()
         connection = Connection(self._settings)
-        reading = _Reading(connection, connection.coordinator(self._settings.group))
+        link = _Link(connection, connection.coordinator(self._settings.group))
         self._next_heartbeat = 0.0
         while not self._stopping:
             try:
-                self._turn(reading)
+                self._turn(link)
             except Rebalancing:
-                self._let_go(reading)
+                self._let_go(link)
             except PlaceLost:
                 self._give_up()
-        self._leave(reading)
+        self._leave(link)
 
-    def _turn(self, reading: _Reading) -> None:
+    def _turn(self, link: _Link) -> None:
         """Keep the place in the group, commit, and read once."""
         if self._positions is None:
-            self._join(reading)
-        self._keep_place(reading)
+            self._join(link)
+        self._keep_place(link)
         if self._now() >= self._next_commit:
-            self._commit(reading)
+            self._commit(link)
         if not self._wanted or not self._positions:
             # Nothing to fetch: wait without a broker, as long as a fetch would.
             self._offsets.wait_below(0, WAIT)
         elif self._offsets.wait_below(self._in_hand, WAIT):
-            self._read(reading)
-        if not reading.works:
-            reading.works = self._in_touch = True
-            self._workers.to_reactor(self._brokers.answered)
+            self._read(link, self._positions)
+        self._succeeded(link)
 
-    def _join(self, reading: _Reading) -> None:
-        numbers = self._member.join(reading.connection)
-        reading.coordinator = reading.connection.coordinator(self._settings.group)
-        positions = dict(self._member.committed(reading.coordinator, numbers))
+    def _join(self, link: _Link) -> None:
+        numbers = self._member.join(link.connection)
+        link.coordinator = link.connection.coordinator(self._settings.group)
+        positions = dict(self._member.committed(link.coordinator, numbers))
         for number in numbers:
             if number not in positions:
-                positions[number] = self._reset(reading.connection, number)
-        self._positions = positions
-        reading.ahead.clear()
+                positions[number] = end_of(
+                    link.connection, self._topic, number, self._settings.offset_reset
+                )
+        self._succeeded(link)
+        self._positions, link.reader = positions, None
         self._offsets.assign([(self._topic, number) for number in numbers])
         self._sign_of_life()
         self._next_refresh = self._now() + self.REFRESH_EVERY
         self._workers.to_reactor(self._assigned, numbers)
 
-    def _keep_place(self, reading: _Reading) -> None:
+    def _keep_place(self, link: _Link) -> None:
         if self._now() < self._next_heartbeat:
             return
-        self._member.heartbeat(reading.coordinator)
+        self._member.heartbeat(link.coordinator)
         self._sign_of_life()
         if self._now() >= self._next_refresh:
             self._next_refresh = self._now() + self.REFRESH_EVERY
-            before = len(reading.connection.leaders(self._topic))
-            reading.connection.refresh()
-            if len(reading.connection.leaders(self._topic)) != before:
+            before = len(link.connection.leaders(self._topic))
+            link.connection.refresh()
+            if len(link.connection.leaders(self._topic)) != before:
                 # Whoever assigns partitions must know of the new ones.
                 raise Rebalancing
+
+    def _succeeded(self, link: _Link) -> None:
+        # An answer to a heartbeat would not do: reading may fail all the same.
+        if not link.works:
+            link.works = self._in_touch = True
+            self._workers.to_reactor(self._brokers.answered)
 
     def _sign_of_life(self) -> None:
         self._heard = self._now()
         self._next_heartbeat = self._heard + self.HEARTBEAT_EVERY
 
-    def _commit(self, reading: _Reading) -> None:
+    def _commit(self, link: _Link) -> None:
         offsets = self._offsets.to_commit()
         if offsets:
             self._next_commit = self._now() + self.COMMIT_EVERY
             numbered = {number: offset for (_, number), offset in offsets.items()}
-            self._member.commit(reading.coordinator, numbered)
+            self._member.commit(link.coordinator, numbered)
             self._offsets.committed(offsets)
 
-    def _read(self, reading: _Reading) -> None:
-        assert self._positions is not None
-        if not reading.ahead:
-            self._fetch_ahead(reading)
-        records = []
-        while reading.ahead and len(records) < self.BATCH:
-            number, message = reading.ahead.popleft()
-            # A compressed set is sent whole, with records from before.
-            if message.offset >= self._positions[number]:
-                self._positions[number] = message.offset + 1
-                record = self._record(number, message)
-                if record is not None:
-                    records.append(record)
+    def _read(self, link: _Link, positions: dict[int, int]) -> None:
+        if link.reader is None:
+            link.reader = Reader(
+                link.connection, self._topic, positions, self._settings.offset_reset
+            )
+        found = link.reader.read(self.BATCH)
+        records = [
+            record
+            for number, message in found
+            if (record := self._record(number, message)) is not None
+        ]
         if records:
             self._workers.to_reactor(self._take, records)
-
-    def _fetch_ahead(self, reading: _Reading) -> None:
-        assert self._positions is not None
-        by_leader: dict[Any, list[int]] = {}
-        leaders = reading.connection.leaders(self._topic)
-        for number in self._positions:
-            by_leader.setdefault(leaders[number], []).append(number)
-        # One leader after the other: each may hold the others up for its share.
-        wait = round(WAIT * 1000 / len(by_leader))
-        for leader, numbers in by_leader.items():
-            if reading.ahead:
-                wait = 1
-            for number, result in self._fetch(reading, leader, numbers, wait).items():
-                if result.err == _OFFSET_OUT_OF_RANGE:
-                    self._skip(reading, number)
-                elif result.err:
-                    text = f"{self._topic}, partition {number}: {named(result.err)}"
-                    raise TemporaryError(text)
-                if result.messages:
-                    reading.fetch_bytes.pop(number, None)
-                    reading.ahead += [(number, each) for each in result.messages]
-
-    def _fetch(
-        self, reading: _Reading, leader: Any, numbers: Sequence[int], wait: int
-    ) -> Mapping[int, Any]:
-        """The answers by partition; those that hold no whole record are left out."""
-        assert self._positions is not None
-        requests = [
-            PartitionFetchRequest(
-                self._topic.encode(),
-                number,
-                self._positions[number],
-                reading.fetch_bytes.get(number, FETCH_BYTES),
-            )
-            for number in numbers
-        ]
-        try:
-            answer = leader.fetch_messages(requests, timeout=wait, min_bytes=1)
-        except MessageSetDecodeFailure:
-            return self._fetch_singly(reading, leader, numbers)
-        except (ImportError, TypeError, UnboundLocalError) as error:
-            raise TemporaryError(
-                f"{self._topic} holds a record in a compression that pykafka cannot "
-                f"read ({in_one_line(error)}): compress with gzip or not at all, or "
-                "set service.kafka.client = confluent"
-            ) from error
-        found: Mapping[int, Any] = answer.topics.get(self._topic.encode(), {})
-        return found
-
-    def _fetch_singly(
-        self, reading: _Reading, leader: Any, numbers: Sequence[int]
-    ) -> Mapping[int, Any]:
-        """Find the partition whose next record is larger than was asked for.
-
-        A partition that ends with the mark of a transaction looks the same to
-        old clients: it must not hold up the others.
-        """
-        if len(numbers) == 1:
-            (number,) = numbers
-            larger = reading.fetch_bytes.get(number, FETCH_BYTES) * 2
-            reading.fetch_bytes[number] = min(larger, MOST_FETCH_BYTES)
+        if link.reader.stuck:
             self._offsets.wait_below(0, WAIT)
-            return {}
-        found: dict[int, Any] = {}
-        for number in numbers:
-            found.update(self._fetch(reading, leader, [number], 1))
-        return found
 
     def _record(self, number: int, message: Any) -> IncomingRecord | None:
         epoch = self._offsets.read(self._topic, number, message.offset)
@@ -337,33 +259,7 @@ class PykafkaSource:
             epoch,
         )
 
-    def _skip(self, reading: _Reading, number: int) -> None:
-        """The records at our offset are gone: the topic was cut or made anew."""
-        assert self._positions is not None
-        before = self._positions[number]
-        self._positions[number] = self._reset(reading.connection, number)
-        self._log.warn(
-            "{topic}, partition {partition} has no offset {before}; "
-            "going on at {after}",
-            topic=self._topic,
-            partition=number,
-            before=before,
-            after=self._positions[number],
-        )
-
-    def _reset(self, connection: Connection, number: int) -> int:
-        """Where to read a partition from that has no offset."""
-        topic = self._topic.encode()
-        request = PartitionOffsetRequest(topic, number, self._settings.offset_reset, 1)
-        leader = connection.leaders(self._topic)[number]
-        result = leader.request_offset_limits([request]).topics[topic][number]
-        if result.err:
-            text = f"{self._topic}, partition {number}: {named(result.err)}"
-            raise TemporaryError(text)
-        offset: int = result.offset[0]
-        return offset
-
-    def _let_go(self, reading: _Reading) -> None:
+    def _let_go(self, link: _Link) -> None:
         """Finish what is being carried out, and commit, before joining again.
 
         Whoever gets the partition next would carry it out again.
@@ -371,7 +267,7 @@ class PykafkaSource:
         partitions = self._offsets.partitions
         self._offsets.retire(partitions, self.RETIRE_TIMEOUT)
         try:
-            self._commit(reading)
+            self._commit(link)
         except (Rebalancing, PlaceLost):
             pass
         self._give_up()
@@ -382,13 +278,13 @@ class PykafkaSource:
         self._offsets.revoke(partitions)
         self._workers.to_reactor(self._revoked, [number for _, number in partitions])
 
-    def _leave(self, reading: _Reading) -> None:
+    def _leave(self, link: _Link) -> None:
         if self._positions is not None:
             try:
-                self._commit(reading)
+                self._commit(link)
             except (Rebalancing, PlaceLost):
                 pass
-            self._member.leave(reading.coordinator)
+            self._member.leave(link.coordinator)
 
     # -- in the reactor's ---------------------------------------------------------
 

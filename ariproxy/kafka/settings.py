@@ -138,8 +138,16 @@ _PRODUCER_ONLY = (
 )
 
 
-def consumer_properties(kafka: Kafka, group: str) -> Properties:
-    """The properties of a consumer in ``group``."""
+def consumer_properties(
+    kafka: Kafka, group: str, instance: str | None = None
+) -> Properties:
+    """The properties of a consumer in ``group``.
+
+    ``instance`` is the same after a restart: the group then gives the consumer
+    its partitions back at once, and does not wait for the one that was killed
+    (static membership, KIP-345). ``None`` for a consumer that comes and goes.
+    """
+    static = {} if instance is None else {"group.instance.id": instance}
     passed_on = {
         name: value
         for name, value in kafka.librdkafka.items()
@@ -156,8 +164,12 @@ def consumer_properties(kafka: Kafka, group: str) -> Properties:
         "isolation.level": "read_uncommitted",
         # The assignor that Java consumers of the same group have by default.
         "partition.assignment.strategy": "range",
+        # How long the partitions of a consumer that does not return are kept for
+        # it: less than the default of 45 s, as another proxy may wait for them.
+        "session.timeout.ms": 10000,
         "queued.min.messages": 1000,
         "queued.max.messages.kbytes": 16 * 1024,
+        **static,
         **passed_on,
     }
 

@@ -51,7 +51,8 @@ def open_store(
 
         settings = cassandra_settings(config.datastax)
         return open_cassandra(settings, reactor, store_ttl(config), workers, node_name)
-    from ariproxy.store.redis import TIMEOUT, RedisStore, client_tls
+    from ariproxy.store.redis import TIMEOUT, RedisStore
+    from ariproxy.tls import client_tls
 
     redis = config.redis
     return RedisStore(
@@ -62,7 +63,7 @@ def open_store(
         store_ttl(config),
         redis.username,
         redis.password.reveal() if redis.password else None,
-        client_tls(redis.host, redis.ca) if redis.tls else None,
+        client_tls(redis.host, redis.ca, "service.redis.ca") if redis.tls else None,
         TIMEOUT,
         node_name,
     )

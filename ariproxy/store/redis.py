@@ -10,11 +10,8 @@ connection is there again.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
-from OpenSSL import crypto
-from twisted.internet import ssl
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -23,7 +20,6 @@ from zope.interface import implementer
 
 from ariproxy.errors import (
     AriProxyError,
-    ConfigError,
     StoreRefused,
     StoreUnavailable,
 )
@@ -38,7 +34,7 @@ from ariproxy.store.redis_connection import (
     refusal,
 )
 
-__all__ = ["RedisStore", "client_tls"]
+__all__ = ["RedisStore"]
 
 TIMEOUT = 1.0
 """Seconds in which a call is answered, or fails."""
@@ -69,25 +65,6 @@ QUIET = 30.0
 CLOSED = Trouble(StoreUnavailable, "closed", "the store is closed")
 
 
-def client_tls(host: str, ca: str | None) -> IOpenSSLClientConnectionCreator:
-    """TLS that verifies the certificate of ``host``.
-
-    :param ca: a PEM file with the certificates to trust; ``None`` for those of
-        the system. Raises ``ConfigError`` when it cannot be used.
-    """
-    if ca is None:
-        return ssl.optionsForClientTLS(host)
-    begin = b"-----BEGIN CERTIFICATE-----"
-    try:
-        parts = Path(ca).read_bytes().split(begin)[1:]
-        trusted = [ssl.Certificate.loadPEM(begin + part) for part in parts]
-    except (OSError, ValueError, crypto.Error) as problem:
-        raise ConfigError(f"service.redis.ca: {ca}: {problem}") from problem
-    if not trusted:
-        raise ConfigError(f"service.redis.ca: {ca}: holds no certificate in PEM form")
-    return ssl.optionsForClientTLS(host, ssl.trustRootFromCertificates(trusted))
-
-
 @implementer(IStore)
 class RedisStore:
     """Keys and values as they are, each written with its ttl in one ``SET``.
@@ -97,7 +74,7 @@ class RedisStore:
     :param ttl: seconds from the last ``set`` or ``refresh`` to the expiry.
         Redis takes whole seconds; a part of one counts as one.
     :param username: a user of Redis' ACL (Redis 6); ``None`` for the default.
-    :param tls: how TLS is set up, see ``client_tls``; ``None`` for none.
+    :param tls: how TLS is set up; ``None`` for none.
     :param timeout: seconds in which a call is answered, or fails.
     :param node: names this proxy in the key of the health probe.
     """

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet import error
 from twisted.internet.defer import (
     CancelledError,
@@ -25,6 +23,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from ariproxy.errors import AriProxyError, StoreRefused, StoreUnavailable
+from ariproxy.tls import tls_failure
 
 __all__ = [
     "LATE",
@@ -55,6 +54,12 @@ class ConnectionTrouble(Exception):
         super().__init__(trouble.text)
         self.trouble = trouble
 
+
+_TLS_KEYS = (
+    "service.redis.ca",
+    "service.redis.host",
+    "service.redis.tls or service.redis.port",
+)
 
 _CLUSTER = "name a server that is no cluster in service.redis.host"
 _PASSWORD = "correct service.redis.username and service.redis.password"
@@ -127,11 +132,8 @@ def _described(problem: BaseException | None, seconds: float) -> Trouble:
         | error.ConnectingCancelledError,
     ):
         return late(seconds)
-    if isinstance(problem, VerificationError):
-        text = "its certificate is for another host; correct service.redis.host"
-        return Trouble(StoreRefused, "certificate", text)
-    if isinstance(problem, SSL.Error):
-        return _tls_trouble(problem)
+    if failure := tls_failure(problem, *_TLS_KEYS):
+        return Trouble(StoreRefused, "TLS", failure.text)
     if isinstance(problem, error.ConnectionRefusedError):
         text = (
             "connection refused; start Redis, or correct service.redis.host "
@@ -145,17 +147,6 @@ def _described(problem: BaseException | None, seconds: float) -> Trouble:
         reason = " ".join(str(problem).split())
         text = f"{reason}; see service.redis.host and service.redis.port"
     return Trouble(StoreUnavailable, type(problem).__name__, text)
-
-
-def _tls_trouble(problem: SSL.Error) -> Trouble:
-    reasons = ", ".join(each[2] for each in problem.args[0]) if problem.args else ""
-    if "certificate verify failed" in reasons:
-        text = "its certificate is not trusted; correct service.redis.ca"
-    else:
-        text = (
-            f"TLS failed ({reasons}); correct service.redis.tls or service.redis.port"
-        )
-    return Trouble(StoreRefused, "TLS", text)
 
 
 async def open_connection(

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from ariproxy.errors import AriProxyError, StoreRefused, StoreUnavailable
-from ariproxy.store.redis import RedisStore, client_tls
+from ariproxy.store.redis import RedisStore
+from ariproxy.tls import client_tls
 from tests.integration.services import redis
 from tests.integration.services.ports import free_port
 from tests.integration.services.redis import RedisServer
@@ -466,7 +467,7 @@ class RedisTlsTests(_RedisTests):
         return RedisServer(tls=True)
 
     def make_tls(self, ca: Any, host: str = "127.0.0.1") -> RedisStore:
-        return self.make(tls=client_tls(host, ca and str(ca)))
+        return self.make(tls=client_tls(host, ca and str(ca), "service.redis.ca"))
 
     async def test_right_ca(self) -> None:
         """With the right CA the store works, and again after a lost connection."""
@@ -503,7 +504,7 @@ class RedisTlsTests(_RedisTests):
 
     async def test_tls_to_a_plain_port(self) -> None:
         """TLS where the server speaks none names the setting."""
-        tls = client_tls("127.0.0.1", str(self.server.ca_file))
+        tls = client_tls("127.0.0.1", str(self.server.ca_file), "service.redis.ca")
         self.server.stop()
         self.server = RedisServer()
         self.addCleanup(self.server.stop)

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.integration.services.certificates import Certificates
 from tests.integration.services.ports import HOST, free_port, free_ports
 from tests.integration.services.processes import Server, program, services_folder
 
@@ -61,7 +62,7 @@ astsbindir => /usr/sbin
 enabled=yes
 bindaddr=127.0.0.1
 bindport={http_port}
-""",
+{tls}""",
     "ari.conf": """\
 [general]
 enabled=yes
@@ -101,6 +102,13 @@ exten => 3001,1,Answer()
 }
 
 
+_TLS = """\
+tlsenable=yes
+tlsbindaddr=127.0.0.1:{port}
+tlscertfile={home}/{file}
+"""
+
+
 def tree() -> Path:
     """Return the folder with the unpacked system, which need not be there."""
     return services_folder() / "asterisk"
@@ -125,18 +133,27 @@ class RealAsterisk(Server):
 
     :ivar url: the base address of ARI, without a slash at its end.
     :ivar sip_port: where it takes SIP calls (UDP).
+    :ivar tls_port: where it serves the same with TLS, if that was asked for.
+    :ivar certificates: those of the server, if it has TLS.
     """
 
     name = "asterisk"
 
     def __init__(
-        self, application: str = "demo", user: str = "ari", password: str = "s3cret"
+        self,
+        application: str = "demo",
+        user: str = "ari",
+        password: str = "s3cret",
+        *,
+        tls: bool = False,
     ) -> None:
         """Write the configuration of an instance that has not started yet.
 
         :param application: the name of the Stasis application of the dialplan.
         :param user: the ARI user, who may read and write.
         :param password: the password of that user.
+        :param tls: also serve https and wss, with a certificate for 127.0.0.1 and
+            localhost.
         """
         parent = tree() / _INSTANCES
         parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +170,7 @@ class RealAsterisk(Server):
             "modules_folder": f"/{modules_folder.relative_to(tree())}",
             "modules": "".join(f"require={name}.so\n" for name in _MODULES.split()),
             "http_port": self.port,
+            "tls": self._tls() if tls else "",
             "sip_port": self.sip_port,
             "rtp_start": rtp_start,
             "rtp_end": rtp_start + 399,
@@ -199,6 +217,13 @@ class RealAsterisk(Server):
                 return refused.code, refused.read()
         except OSError:
             return 0, b""
+
+    def _tls(self) -> str:
+        """Make the certificates; gives what http.conf says of them."""
+        self.certificates = Certificates(self.folder)
+        self.tls_port = free_port()
+        file = self.certificates.server.name
+        return _TLS.format(port=self.tls_port, home=self._home, file=file)
 
     @property
     def _home(self) -> str:
