@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).parents[1]
 BELOW = {"clocks", "errors", "interfaces"}
 CONFLUENT = BELOW | {
     *("kafka.brokers", "kafka.offsets", "kafka.records", "kafka.settings"),
-    *("kafka.confluent_errors", "kafka.librdkafka"),
+    "kafka.librdkafka",
 }
 PYKAFKA = BELOW | {
     *("kafka.brokers", "kafka.offsets", "kafka.records", "kafka.settings"),
@@ -57,7 +57,9 @@ ARROWS: dict[str, set[str]] = {
     # The two directions, which never see each other.
     "callcontext": BELOW | {"endings", "repeated"},
     "events": CORE | {"callcontext"},
-    "commands": CORE | {"callcontext", "requests"},
+    "commands": CORE | {"admission", "callcontext", "delivery", "requests"},
+    "admission": VALUES | {"repeated"},
+    "delivery": VALUES | {"clocks", "interfaces"},
     # What is shown of it.
     "health": {"errors", "interfaces"},
     "liveness": VALUES | {"callcontext", "interfaces"},
@@ -66,13 +68,14 @@ ARROWS: dict[str, set[str]] = {
     "threads": {"errors", "interfaces"},
     "ari.rest": {"ari.messages", "errors", "interfaces"},
     "ari.websocket": set(),
+    "ari.socket_rest": {"ari.messages", "errors", "repeated"},
+    "ari.asterisk": {"ari.messages", "ari.socket_rest", "errors", "interfaces"},
     "kafka": set(),
     "kafka.brokers": set(),
     "kafka.records": set(),
     "kafka.offsets": {"kafka.records"},
     "kafka.settings": {"config", "errors"},
-    "kafka.confluent_errors": BELOW | {"kafka.brokers"},
-    "kafka.librdkafka": BELOW,
+    "kafka.librdkafka": BELOW | {"kafka.brokers"},
     "kafka.partitioner": set(),
     "kafka.confluent_publisher": CONFLUENT,
     "kafka.confluent_source": CONFLUENT,

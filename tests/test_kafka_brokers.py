@@ -7,7 +7,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from ariproxy.kafka.brokers import AWAY, REFUSED, VAGUE, Brokers
-from ariproxy.kafka.confluent_errors import explained
+from ariproxy.kafka.librdkafka import explained
 
 
 class BrokersTests(SynchronousTestCase):

@@ -20,12 +20,10 @@ from zope.interface import implementer
 from ariproxy.clocks import OutOfTime, sleep, within
 from ariproxy.interfaces import IRecordSource, IWorkers
 from ariproxy.kafka.brokers import Brokers
-from ariproxy.kafka.confluent_errors import explained
-from ariproxy.kafka.librdkafka import POLL, refused_properties
+from ariproxy.kafka.librdkafka import POLL, explained, refused_properties
 from ariproxy.kafka.offsets import Offsets, Partition
 from ariproxy.kafka.records import IncomingRecord
 from ariproxy.kafka.settings import Properties
-
 
 POSITION_TIMEOUT = 5.0
 """Seconds that the brokers have to tell where to begin."""

@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from ariproxy.errors import TemporaryError
+from ariproxy.errors import PublishFailed, TemporaryError
 from ariproxy.kafka.confluent_publisher import ConfluentPublisher
 from ariproxy.kafka.confluent_source import ConfluentSource
 from ariproxy.kafka.records import OutgoingRecord
@@ -400,6 +400,54 @@ class RightsTests(SecurityCase, TestCase):
         self.assertEqual(outcomes, [None])
         await publisher.check()
         self.assertEqual(self.warnings(), [])
+
+    async def test_publisher_without_write(self) -> None:
+        """Fatal to the client, not to us: records wait, in order, for the right."""
+        await deferToThread(
+            self.allow, ResourceType.TOPIC, self.topic, AclOperation.DESCRIBE
+        )
+        publisher = self.make_publisher()
+        outcomes: list[Any] = []
+
+        def publish(value: bytes) -> None:
+            publisher.publish(
+                OutgoingRecord(self.topic, b"k", value, (("h", b"x"),)),
+                lambda error: outcomes.append((value, error)),
+            )
+
+        publish(b"1")
+        await self.until(self.warnings)
+        publish(b"2")
+        # A new producer each second: it fails as the first did.
+        await deferLater(reactor, 2.5)
+        publish(b"3")
+        self.assertEqual((outcomes, publisher.waiting()), ([], 3))
+        failure = await self.assertFailure(
+            ensureDeferred(publisher.check()), TemporaryError
+        )
+        self.assertIn("authorization failed", str(failure))
+        (line,) = self.warnings()
+        self.assertIn("authorization failed", line)
+        self.assertIn("service.kafka.security.user", line)
+        await deferToThread(
+            self.allow, ResourceType.TOPIC, self.topic, AclOperation.WRITE
+        )
+        await self.until(lambda: len(outcomes) == 3)
+        self.assertEqual(outcomes, [(b"1", None), (b"2", None), (b"3", None)])
+        await publisher.check()
+
+    async def test_publisher_ends_without_write(self) -> None:
+        """It can be ended while it fails; whoever waits is told."""
+        await deferToThread(
+            self.allow, ResourceType.TOPIC, self.topic, AclOperation.DESCRIBE
+        )
+        publisher = self.make_publisher()
+        outcomes: list[Any] = []
+        publisher.publish(OutgoingRecord(self.topic, b"k", b"1"), outcomes.append)
+        await self.until(self.warnings)
+        await publisher.close()
+        self.assertEqual([type(each) for each in outcomes], [PublishFailed])
+        self.assertEqual(publisher.waiting(), 0)
 
     async def test_source(self) -> None:
         """Read and Describe of the topic, Read of the group."""
