@@ -134,15 +134,13 @@ class CallContexts:
 
     def _start_without_store(self, channel_id: str, error: AriProxyError) -> str:
         context = self._new_id()
-        if count := self._failures.due("start"):
-            self._log.warn(
-                "Call context of channel {resource_id} not looked up, a new one is "
-                "made: {error} ({count} since the last such line)",
-                resource_id=channel_id,
-                call_context=context,
-                error=error,
-                count=count,
-            )
+        self._log.debug(
+            "Call context of channel {resource_id} not looked up, a new one is "
+            "made: {error}",
+            resource_id=channel_id,
+            call_context=context,
+            error=error,
+        )
         # Not waited for: the event has waited long enough.
         ensureDeferred(self._write(channel_id, context)).addErrback(
             lambda failure: self._log.failure("Writing an entry", failure)

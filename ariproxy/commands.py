@@ -138,6 +138,10 @@ class CommandStream:
             waited += 0.05
         return self._lanes.running
 
+    async def close(self) -> None:
+        """Commit what is settled and leave the group. May be repeated."""
+        await self._source.stop()
+
     def receive(self, records: Sequence[IncomingRecord]) -> None:
         """Take a batch as it was consumed; never raises, never waits."""
         if self._stopping:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from ariproxy.errors import AriProxyError
 from ariproxy.interfaces import IHealthChecked
@@ -250,7 +250,8 @@ class _Service(_Watched):
     async def _asked(self) -> None:
         error = await self._trouble()
         if not self._given_up:
-            self._report(error)
+            # A store tells its troubles itself, with the first call that fails.
+            self._report(error, told=self.part not in _CHECK_NAMES)
 
     async def _trouble(self) -> str | None:
         try:
@@ -264,13 +265,14 @@ class _Service(_Watched):
             return text
         return None
 
-    def _report(self, error: str | None) -> None:
+    def _report(self, error: str | None, told: bool = False) -> None:
         if not self.settle(error):
             return
         if error is None:
             self._log.info("{service} answers", service=self.part)
         else:
-            self._log.warn(
+            self._log.emit(
+                LogLevel.debug if told else LogLevel.warn,
                 "{service} does not answer its check: {error}",
                 service=self.part,
                 error=error,

@@ -103,6 +103,8 @@ class IAsterisk(IHealthChecked):
 class IPublisher(IHealthChecked):
     """Takes records for Kafka; those of one partition leave in the given order."""
 
+    taken: int = Attribute("How many records were taken since the start.")
+
     def publish(
         record: OutgoingRecord, settled: Callable[[Exception | None], None]
     ) -> None:

@@ -43,8 +43,8 @@ class Liveness:
         self._asterisk = asterisk
         self._store = store
         self._interval = max(ttl / 3, SHORTEST_INTERVAL)
+        self._clock = clock
         self._rounds = LoopingCall(self.refresh)
-        self._rounds.clock = clock
 
     def start(self) -> None:
         """Begin; also called when the websocket has opened again.
@@ -52,6 +52,9 @@ class Liveness:
         The first round is made at once: the proxy may have been away for long.
         """
         self.stop()
+        # Not the old one: with a round under way it would go on beside the new.
+        self._rounds = LoopingCall(self.refresh)
+        self._rounds.clock = self._clock
         self._rounds.start(self._interval)
 
     def stop(self) -> None:

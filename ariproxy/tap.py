@@ -27,7 +27,8 @@ from ariproxy import __version__
 from ariproxy.config import Config, load
 from ariproxy.errors import ConfigError
 from ariproxy.logs import capture_stdlib, observer
-from ariproxy.service import Proxy, Surroundings
+from ariproxy.parts import Surroundings
+from ariproxy.service import Proxy
 
 
 class Options(usage.Options):

@@ -1,8 +1,8 @@
 """A simulated Asterisk that is never the bottleneck.
 
-A process of its own: a thread answers HTTP requests and pings of the websocket, and
-the main thread writes ready-made frames as fast as the other side reads, or at an
-exact rate. It is told what to do, and answers, over a pipe.
+A process of its own: a thread answers requests, over HTTP and as messages on the
+websocket, and pings; the main thread writes ready-made frames as fast as the other
+side reads, or at an exact rate. It is told what to do, and answers, over a pipe.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.frames import CALLS, Frames
+from benchmarks.answers import http_answer, websocket_answer
+from benchmarks.frames import (
+    CALLS,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Frames,
+    frame,
+    frames_of_client,
+)
 
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CHUNK = 64 * 1024
@@ -64,9 +74,22 @@ class Asterisk:
         """Send ``rate`` events a second."""
         self._pipe.send(("paced", first, count, rate))
 
+    def begin_channels(self, kind: str, first: int, count: int) -> None:
+        """Send an event of each of these channels, as fast as they are read."""
+        self._pipe.send(("channels", kind, first, count))
+
     def ended(self) -> int:
         """Wait until all is sent; gives when the first was, in nanoseconds."""
         return int(self._pipe.recv())
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Nothing is answered within; all of it is afterwards."""
+        self._ask("fall_silent")
+        try:
+            yield
+        finally:
+            self._ask("speak")
 
 
 @contextmanager
@@ -113,6 +136,8 @@ class _Server:
         self._opened = threading.Event()
         self._opened_at = 0
         self._sending = threading.Lock()
+        self._answering = threading.Event()
+        self._answering.set()
 
     def serve(self) -> None:
         while True:
@@ -127,6 +152,12 @@ class _Server:
     def opened(self, frames: Frames) -> int | None:
         return self._opened_at if self._opened.wait(_OPEN_LIMIT) else None
 
+    def fall_silent(self, frames: Frames) -> None:
+        self._answering.clear()
+
+    def speak(self, frames: Frames) -> None:
+        self._answering.set()
+
     def start(self, frames: Frames) -> int:
         for number in range(CALLS):
             self._send(frames.start(number, time.monotonic_ns()))
@@ -134,9 +165,19 @@ class _Server:
 
     def burst(self, frames: Frames, first: int, count: int) -> int:
         now = time.monotonic_ns()
+        numbers = range(first, first + count)
+        return self._blast(frames.event(number, now) for number in numbers)
+
+    def channels(self, frames: Frames, kind: str, first: int, count: int) -> int:
+        now = time.monotonic_ns()
+        numbers = range(first, first + count)
+        return self._blast(frames.channel(kind, number, now) for number in numbers)
+
+    def _blast(self, made: Iterator[bytes]) -> int:
+        """Make all, then send all; gives when it began to send."""
         chunks, chunk = [], bytearray()
-        for number in range(first, first + count):
-            chunk += frames.event(number, now)
+        for each in made:
+            chunk += each
             if len(chunk) >= _CHUNK:
                 chunks.append(chunk)
                 chunk = bytearray()
@@ -177,9 +218,10 @@ class _Server:
             if not data:
                 self._close(connection)
                 return
+            self._answering.wait()
             held.extend(data)
             if connection is self._websocket:
-                self._control(connection, held)
+                self._messages(connection, held)
             else:
                 self._requests(connection, held)
 
@@ -204,7 +246,7 @@ class _Server:
             if (at := head.find(b"\r\nsec-websocket-key:")) >= 0:
                 self._upgrade(connection, original[at + 20 :].split(b"\r\n", 1)[0])
                 return
-            connection.sendall(_answer(original.split(b"\r\n", 1)[0]))
+            connection.sendall(http_answer(original.split(b"\r\n", 1)[0]))
 
     def _upgrade(self, connection: socket.socket, key: bytes) -> None:
         digest = hashlib.sha1(key.strip() + _WEBSOCKET_GUID).digest()
@@ -219,54 +261,20 @@ class _Server:
         self._opened_at = time.monotonic_ns()
         self._opened.set()
 
-    def _control(self, connection: socket.socket, held: bytearray) -> None:
-        while len(held) >= 6 and len(held) >= 6 + (size := held[1] & 0x7F):
-            opcode, mask = held[0] & 0x0F, held[2:6]
-            payload = bytes(b ^ mask[i % 4] for i, b in enumerate(held[6 : 6 + size]))
-            del held[: 6 + size]
-            if opcode == 9:
-                with self._sending:
-                    connection.sendall(bytes((0x8A, size)) + payload)
-            elif opcode == 8:
-                with self._sending:
-                    connection.sendall(bytes((0x88, size)) + payload)
-                self._close(connection)
-                return
-
-
-def expected_status(method: str, url: str) -> int:
-    """What it answers to a request below ``/ari``."""
-    if "/gone" in url:
-        return 404
-    if "/play" in url:
-        return 201
-    return 200 if method == "GET" else 204
-
-
-_BODIES = {
-    200: b'{"id":"1795535000.0","name":"PJSIP/trunk-00000000","state":"Up",'
-    b'"caller":{"name":"","number":"+49305550000"},"connected":{"name":"",'
-    b'"number":""},"accountcode":"","dialplan":{"context":"from-trunk",'
-    b'"exten":"1000","priority":3,"app_name":"Stasis","app_data":"bench"},'
-    b'"creationtime":"2026-11-24T15:54:58.001+0000","language":"en"}',
-    201: b'{"id":"p","media_uri":"sound:hello","target_uri":"channel:1795535000.0",'
-    b'"language":"en","state":"queued"}',
-    204: b"",
-    404: b'{"message":"Channel not found"}',
-}
-_REASONS = {200: "OK", 201: "Created", 204: "No Content", 404: "Not Found"}
-_ANSWERS = {
-    status: (
-        f"HTTP/1.1 {status} {_REASONS[status]}\r\nServer: Asterisk\r\n"
-        "Date: Tue, 24 Nov 2026 15:55:17 GMT\r\n"
-        "Cache-Control: no-cache, no-store\r\nContent-type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    ).encode()
-    + body
-    for status, body in _BODIES.items()
-}
-
-
-def _answer(line: bytes) -> bytes:
-    method, url, _ = line.decode("latin-1").split(" ")
-    return _ANSWERS[expected_status(method, url)]
+    def _messages(self, connection: socket.socket, held: bytearray) -> None:
+        """Answer all that one read has brought in one write."""
+        answers = bytearray()
+        closed = False
+        for opcode, payload in frames_of_client(held):
+            if opcode == TEXT:
+                answers += frame(websocket_answer(payload))
+            elif opcode == PING:
+                answers += frame(payload, PONG)
+            elif opcode == CLOSE:
+                answers += frame(payload, CLOSE)
+                closed = True
+        if answers:
+            with self._sending:
+                connection.sendall(answers)
+        if closed:
+            self._close(connection)

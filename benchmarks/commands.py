@@ -11,7 +11,7 @@ import msgspec
 from confluent_kafka import Producer
 from msgspec import Struct
 
-from benchmarks.asterisk import expected_status
+from benchmarks.answers import expected_status
 from benchmarks.broker import Reader
 from benchmarks.frames import CALLS, call_context, channel_id
 from benchmarks.programs import Program

@@ -9,7 +9,13 @@ from msgspec import Struct, field
 
 from benchmarks.asterisk import Asterisk
 from benchmarks.broker import Reader
-from benchmarks.frames import CALLS, call_context, read_sent
+from benchmarks.frames import (
+    CALLS,
+    NEW,
+    call_context,
+    channel_context,
+    read_sent,
+)
 from benchmarks.programs import Program
 
 _PATIENCE = 15.0
@@ -68,6 +74,23 @@ class EventRun:
         """``count`` events, ``rate`` a second."""
         return self._run(count, rate)
 
+    def channels(self, kind: str, first: int, count: int) -> Arrived:
+        """An event of each of these channels, as fast as they are taken."""
+        cpu = self._program.cpu()
+        self._asterisk.begin_channels(kind, first, count)
+        found, times = self._read(count)
+        arrived = self._arrived(cpu, times)
+        faults = arrived.faults
+        numbers = []
+        for message in found:
+            number, _, _ = read_sent(message.value() or b"")
+            numbers.append(number)
+            expected = channel_context(number).encode()
+            faults.wrong_key += kind != NEW and message.key() != expected
+        faults.doubled = len(numbers) - len(set(numbers))
+        faults.lost = len(set(range(first, first + count)) - set(numbers))
+        return arrived
+
     def _run(self, count: int, rate: float | None) -> Arrived:
         first, self._next = self._next, self._next + count
         cpu = self._program.cpu()
@@ -76,14 +99,16 @@ class EventRun:
         else:
             self._asterisk.begin_paced(first, count, rate)
         found, times = self._read(count)
+        arrived = self._arrived(cpu, times)
+        arrived.faults, arrived.latencies = self._checked(found, times, first, count)
+        return arrived
+
+    def _arrived(self, cpu: float, times: list[int]) -> Arrived:
         began = self._asterisk.ended()
         # Acknowledgements are worked off after the last record is there.
         time.sleep(0.3)
-        cpu = self._program.cpu() - cpu
-        faults, latencies = self._checked(found, times, first, count)
-        return Arrived(
-            (times[-1] - began) / 1e9 if times else 0.0, cpu, latencies, faults
-        )
+        seconds = (times[-1] - began) / 1e9 if times else 0.0
+        return Arrived(seconds, self._program.cpu() - cpu, [])
 
     def _read(self, count: int) -> tuple[list[Message], list[int]]:
         """``count`` records, or those that come; and when each was there."""

@@ -1,4 +1,4 @@
-"""Events of a busy Asterisk as ready-made websocket frames, and how to know them again.
+"""Frames of the websocket: events of a busy Asterisk, ready-made, and what a client sends.
 
 About 700 bytes each, of the types that come most often, over ``CALLS`` live calls in
 turn. Each carries in a field ``sent`` its number, its call and the time of sending.
@@ -7,11 +7,13 @@ turn. Each carries in a field ``sent`` its number, its call and the time of send
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 CALLS = 500
 APPLICATION = "bench"
 _SENT = b'"sent":"'
+_NUMBER = b"########"
 _PLACE = b"@@@@@@@@:@@@:@@@@@@@@@@@@@@@@"
 
 
@@ -25,18 +27,54 @@ def channel_id(call: int) -> str:
     return f"1795535{call:03d}.{call}"
 
 
-def frame(payload: bytes) -> bytes:
-    """One text frame of a server: not masked (RFC 6455, 5.2)."""
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+"""Opcodes of frames (RFC 6455, 5.2)."""
+
+
+def frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """One frame of a server: not masked (RFC 6455, 5.2)."""
     size = len(payload)
     if size < 126:
-        return bytes((0x81, size)) + payload
-    return b"\x81\x7e" + size.to_bytes(2) + payload
+        return bytes((0x80 | opcode, size)) + payload
+    return bytes((0x80 | opcode, 126)) + size.to_bytes(2) + payload
+
+
+def frames_of_client(held: bytearray) -> Iterator[tuple[int, bytes]]:
+    """Take the complete frames out of ``held``: opcode and payload without its mask.
+
+    None is in parts, and none longer than 65,535 bytes.
+    """
+    at = 0
+    while (begin := at + 6) <= len(held):
+        size = held[at + 1] & 0x7F
+        if size == 126:
+            size = int.from_bytes(held[at + 2 : at + 4])
+            begin += 2
+        if (end := begin + size) > len(held):
+            break
+        mask = bytes(held[begin - 4 : begin]) * (size // 4 + 1)
+        # One operation on two long numbers is much faster than one on each byte.
+        clear = int.from_bytes(held[begin:end]) ^ int.from_bytes(mask[:size])
+        yield held[at] & 0x0F, clear.to_bytes(size)
+        at = end
+    del held[:at]
+
+
+GIVEN, NEW, LATER = "given", "new", "later"
+"""Events of numbered channels of their own: a StasisStart with a call context, one
+without, and what comes later of such a channel."""
+
+
+def channel_context(number: int) -> str:
+    """The call context that the StasisStart of a numbered channel gives."""
+    return f"call-of-{number:08d}"
 
 
 class Frames:
     """Makes the frames of numbered events; event ``n`` is of call ``n % CALLS``."""
 
     def __init__(self) -> None:
+        self._channels = {kind: _channel_parts(kind) for kind in (GIVEN, NEW, LATER)}
         self._starts = [_halves(_event("StasisStart", call)) for call in range(CALLS)]
         self._others = [
             [_halves(_event(name, call)) for call in range(CALLS)] for name in _FIELDS
@@ -51,6 +89,16 @@ class Frames:
         # A call gets the types in turn, as do the calls.
         kind = (number + number // CALLS) % len(self._others)
         return self._filled(self._others[kind], number, now)
+
+    def channel(self, kind: str, number: int, now: int) -> bytes:
+        """An event of the channel of this number alone."""
+        before, after = self._channels[kind]
+        digits = b"%08d" % number
+        return (
+            before.replace(_NUMBER, digits)
+            + b"%08d:%03d:%016d" % (number, number % CALLS, now)
+            + after
+        )
 
     @staticmethod
     def _filled(halves: list[tuple[bytes, bytes]], number: int, now: int) -> bytes:
@@ -67,6 +115,15 @@ def read_sent(value: bytes) -> tuple[int, int, int]:
         int(value[at + 9 : at + 12]),
         int(value[at + 13 :][:16]),
     )
+
+
+def _channel_parts(kind: str) -> tuple[bytes, bytes]:
+    event = _event("ChannelDtmfReceived" if kind == LATER else "StasisStart", 0)
+    number = _NUMBER.decode()
+    event["channel"]["id"] = f"17955350.{number}"
+    context = channel_context(0).replace(f"{0:08d}", number)
+    event["channel"]["channelvars"] = {"CALL_CONTEXT": context} if kind == GIVEN else {}
+    return _halves(event)
 
 
 def _halves(event: dict[str, Any]) -> tuple[bytes, bytes]:

@@ -98,7 +98,9 @@ class Proxy(Program):
     """The daemon by twistd, with the store that is asked for."""
 
     name = "proxy"
-    store: ClassVar[str] = "sqlite"
+    store = "sqlite"
+    settings = ""
+    """HOCON after the block ``service``."""
     twistd_options: ClassVar[list[str]] = []
 
     def command(self) -> list[str]:
@@ -114,6 +116,7 @@ class Proxy(Program):
                 store=self.store,
                 database=self.folder / "store.sqlite",
             )
+            + self.settings
         )
         twistd = Path(sys.executable).with_name("twistd")
         return [

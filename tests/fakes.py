@@ -60,6 +60,7 @@ class MemoryPublisher:
 
     def __init__(self) -> None:
         self.records: list[OutgoingRecord] = []
+        self.taken = 0
         self.refuse: Callable[[OutgoingRecord], Exception | None] = lambda _: None
         self.holding = False
         self.held: list[tuple[OutgoingRecord, Settled]] = []
@@ -68,6 +69,7 @@ class MemoryPublisher:
 
     def publish(self, record: OutgoingRecord, settled: Settled) -> None:
         """Settle the record at once, or on ``release``."""
+        self.taken += 1
         if self.holding:
             self.held.append((record, settled))
         else:

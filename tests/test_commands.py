@@ -71,13 +71,19 @@ class CommandCase(SynchronousTestCase):
         self.asterisk = FakeAsterisk()
         self.publisher = MemoryPublisher()
         self.answered: list[str] = []
-        self.stream = CommandStream(
+        self.contexts = CallContexts(cached, self.clock, lambda: "new", 300.0)
+        self.stream = self.make_stream(self.source)
+        self.stream.start()
+        self.offset = 0
+
+    def make_stream(self, source: FakeSource) -> CommandStream:
+        return CommandStream(
             topic=EVENTS,
             commands_topic=COMMANDS,
             dead_letter_topic=self.dead_letter_topic,
-            source=self.source,
+            source=source,
             asterisk=self.asterisk,
-            contexts=CallContexts(cached, self.clock, lambda: "new", 300.0),
+            contexts=self.contexts,
             publisher=self.publisher,
             metrics=self.metrics,
             clock=self.clock,
@@ -93,8 +99,6 @@ class CommandCase(SynchronousTestCase):
             concurrency=self.concurrency,
             verbose=False,
         )
-        self.stream.start()
-        self.offset = 0
 
     def record(
         self, value: bytes | None, key: bytes | None = None, headers: Headers = ()

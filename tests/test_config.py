@@ -347,8 +347,6 @@ class ProblemTests(LoadedConfig):
             "service.asterisk.mode=outbound",
             'service.asterisk.event-filter.allowed=["Dial"]',
             'service.asterisk.event-filter.disallowed=["Dial"]',
-            "service.kafka.client=pykafka",
-            "service.kafka.generic-commands-topic=t",
             "service.kafka.unrouted-events-topic=t",
             "service.events.all-types=true",
             "service.events.gap-notices=true",

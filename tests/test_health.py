@@ -219,6 +219,21 @@ class CheckTests(HealthTestCase):
             [(LogLevel.warn, "kafka"), (LogLevel.info, "kafka")],
         )
 
+    def test_the_store_tells_itself(self) -> None:
+        """What a store says of itself is not told twice; its silence is."""
+        self.health.start()
+        with capturedLogs() as lines:
+            self.store.outcome = StoreUnavailable("refused")
+            self.turn(30)
+            self.store.outcome = None
+            self.turn(30)
+            self.store.outcome = Deferred()
+            self.turn(8)
+        self.assertEqual(
+            [line["log_level"] for line in lines],
+            [LogLevel.debug, LogLevel.info, LogLevel.warn],
+        )
+
     def test_stop(self) -> None:
         """After the end nothing is asked, awaited or left on the clock."""
         self.kafka.outcome = Deferred()

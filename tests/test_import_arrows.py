@@ -62,12 +62,14 @@ ARROWS: dict[str, set[str]] = {
     "delivery": VALUES | {"clocks", "interfaces"},
     # What is shown of it.
     "health": {"errors", "interfaces"},
+    "generic": {"commands"},
+    "tls": {"errors"},
     "liveness": VALUES | {"callcontext", "interfaces"},
     "web": {"health", "metrics"},
     # Adapters: interfaces, errors and values, never one another.
     "threads": {"errors", "interfaces"},
-    "ari.rest": {"ari.messages", "errors", "interfaces"},
-    "ari.websocket": set(),
+    "ari.rest": {"ari.messages", "errors", "interfaces", "tls"},
+    "ari.websocket": {"tls"},
     "ari.socket_rest": {"ari.messages", "errors", "repeated"},
     "ari.asterisk": {"ari.messages", "ari.socket_rest", "errors", "interfaces"},
     "kafka": set(),
@@ -86,7 +88,7 @@ ARROWS: dict[str, set[str]] = {
     "kafka.pykafka_source": PYKAFKA
     | {"kafka.pykafka_client", "kafka.pykafka_group", "kafka.pykafka_reader"},
     "store": set(),
-    "store.cached": {"interfaces"},
+    "store.cached": {"errors", "interfaces"},
     "store.cassandra": CASSANDRA,
     "store.cassandra_connection": CASSANDRA,
     "store.cassandra_settings": {"config", "errors"},
@@ -94,14 +96,19 @@ ARROWS: dict[str, set[str]] = {
     "store.cassandra_schema": CASSANDRA | {"config"},
     "store.memory": {"errors", "interfaces"},
     "store.redis": {"errors", "interfaces", "store.redis_connection"},
-    "store.redis_connection": {"errors"},
+    "store.redis_connection": {"errors", "tls"},
     "store.sqlite": {"errors", "interfaces"},
-    "store.backends": {"config", "errors", "interfaces", "store"},
+    "store.backends": {"config", "errors", "interfaces", "store", "tls"},
     # The top.
     "service": CORE
-    | {"callcontext", "callsetup", "commands", "config", "events", "health"}
-    | {"ari", "kafka", "liveness", "memory", "store", "threads", "web"},
-    "tap": {"", "config", "errors", "logs", "service"},
+    | {"callcontext", "callsetup", "commands", "config", "delivery", "events"}
+    | {"generic", "health", "liveness", "memory", "parts", "threads", "web"}
+    | {"ari.asterisk", "ari.socket_rest", "kafka.settings"}
+    | {"store.backends", "store.cached"},
+    "parts": {
+        *("admission", "ari", "config", "kafka", "metrics", "threads", "tls"),
+    },
+    "tap": {"", "config", "errors", "logs", "parts", "service"},
     "cli": {
         *("", "config", "errors", "sandbox.demo"),
         *("store.cassandra_schema", "store.cassandra_settings"),
@@ -124,8 +131,8 @@ LIBRARIES: dict[str, set[str]] = {
     "rich": {"sandbox"},
     "sqlite3": {"store.sqlite"},
     "txredisapi": {"store.redis", "store.redis_connection"},
-    "OpenSSL": {"store.redis", "store.redis_connection"},
-    "service_identity": {"store.redis_connection"},
+    "OpenSSL": {"store.redis_connection", "tls"},
+    "service_identity": {"store.redis_connection", "tls"},
     "threading": {"threads", "kafka.offsets", "sandbox"},
 }
 """Who alone may import a library; one that is not named, nobody may."""

@@ -57,6 +57,20 @@ class LivenessTests(SynchronousTestCase):
         self.clock.advance(10)
         self.assertEqual(self.refreshed(), ["c"])
 
+    def test_start_again_in_a_round(self) -> None:
+        """Nor is there a second series where a round was under way."""
+        self.live["/channels"] = ["c"]
+        self.store.holding = True
+        self.liveness.start()
+        self.liveness.start()
+        self.store.holding = False
+        self.store.release_all()
+        self.refreshed()
+        self.clock.advance(10)
+        self.assertEqual(self.refreshed(), ["c"])
+        self.liveness.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_stop(self) -> None:
         """Nothing is planned any more."""
         self.liveness.start()

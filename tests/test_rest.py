@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import (
     ConnectionDone,
@@ -21,6 +22,7 @@ from ariproxy.ari.messages import AsteriskAnswer, AsteriskRequest
 from ariproxy.ari.rest import BODY_LIMIT, RestClient, basic_authorization
 from ariproxy.errors import AsteriskAnswerLost, AsteriskUnavailable
 from ariproxy.interfaces import IAsterisk
+from ariproxy.tls import CertificateRefused, Refusal
 
 AUTHORIZATION = basic_authorization("user", "s3cret")
 TIMEOUT = 30.0
@@ -347,6 +349,24 @@ class FailureTests(RestCase):
         self.accept().end(ConnectionDone())
         self.assert_lost(asked, "broke before the whole answer came")
         self.assertEqual(len(self.reactor.tcpClients), 1)
+
+    def test_certificate_refused(self) -> None:
+        """Nothing was sent, so the request is certainly not carried out."""
+        for refusal, text in (
+            (Refusal.NOT_TRUSTED, "is not trusted; correct service.asterisk.ca"),
+            (Refusal.OTHER_HOST, "for another host; correct the host in service."),
+        ):
+            for method in ("GET", "POST"):
+                asked = self.ask(method)
+                self.accept().end(CertificateRefused(refusal))
+                self.assert_unavailable(asked, text)
+
+    def test_no_tls(self) -> None:
+        """What answers there speaks no TLS."""
+        asked = self.ask("POST")
+        self.accept().end(SSL.Error([("SSL routines", "", "wrong version number")]))
+        text = "TLS failed (wrong version number); correct service.asterisk.tls"
+        self.assert_lost(asked, text)
 
     def test_idempotent_asked_once_more(self) -> None:
         """Others are, once."""

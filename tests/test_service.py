@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from ariproxy.ari.resources import EVENT_TYPES
 from ariproxy.config import Config, load
 from ariproxy.errors import ConfigError
-from ariproxy.service import Proxy, Surroundings
+from ariproxy.parts import Surroundings
+from ariproxy.service import Proxy
 from tests.integration.services.ports import free_port
 from tests.test_kafka_confluent import mock_cluster
 

@@ -12,10 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from ariproxy.errors import StoreUnavailable
+from ariproxy.errors import StoreRefused, StoreUnavailable
 from ariproxy.interfaces import ICachedStore, IStore
 from ariproxy.store.cached import CachedStore
 from ariproxy.store.memory import MemoryStore
+from tests.fakes import FakeStore
 from tests.store_contract import StoreContract
 
 
@@ -282,6 +283,82 @@ class CachedStoreTests(SynchronousTestCase):
         self.store.answers[1].callback(None)
         self.assertEqual((self.metrics.attempts, self.metrics.misses), (3, 1))
         self.assertEqual((self.metrics.cache_errors, self.metrics.store_errors), (0, 0))
+
+
+class RestoringTests(SynchronousTestCase):
+    """What the store loses in an outage is written again."""
+
+    def setUp(self) -> None:
+        self.store = FakeStore()
+        self.cached = CachedStore(
+            self.store, 100, 1000.0, Clock().seconds, CountedMetrics()
+        )
+
+    def now(self, call: Any) -> Any:
+        return self.successResultOf(ensureDeferred(call))
+
+    def outage(self, lost: str) -> None:
+        """The store is away for a call, and comes back without some entries."""
+        self.store.error = StoreUnavailable("away")
+        self.failureResultOf(ensureDeferred(self.cached.check()), StoreUnavailable)
+        self.store.error = None
+        for key in lost:
+            self.store.entries.pop(key, None)
+
+    def test_after_an_outage(self) -> None:
+        """With the first check that succeeds; what another has written stays."""
+        for key in "abc":
+            self.now(self.cached.set(key, f"of {key}"))
+        self.outage("ab")
+        self.store.entries["b"] = "another's"
+        self.now(self.cached.check())
+        self.assertEqual(
+            self.store.entries, {"a": "of a", "b": "another's", "c": "of c"}
+        )
+
+    def test_once(self) -> None:
+        """A store that is well is not asked for all that is known."""
+        self.now(self.cached.set("a", "x"))
+        self.outage("a")
+        self.now(self.cached.check())
+        self.store.calls.clear()
+        self.now(self.cached.check())
+        self.assertEqual(self.store.calls, [("check", "")])
+
+    def test_away_again(self) -> None:
+        """What could not be written then is written after the next outage."""
+        for key in "abc":
+            self.now(self.cached.set(key, key))
+        self.outage("abc")
+        self.store.refuse = lambda key: StoreUnavailable("away") if key else None
+        self.now(self.cached.check())
+        self.assertEqual(self.store.entries, {})
+        self.store.refuse = lambda key: None
+        self.now(self.cached.check())
+        self.assertEqual(self.store.entries, {"a": "a", "b": "b", "c": "c"})
+
+    def test_one_that_is_refused(self) -> None:
+        """It does not keep the others from being written."""
+        for key in "abc":
+            self.now(self.cached.set(key, key))
+        self.outage("abc")
+        self.store.refuse = lambda key: StoreRefused("odd") if key == "a" else None
+        self.now(self.cached.check())
+        self.assertEqual(self.store.entries, {"b": "b", "c": "c"})
+
+    def test_forgotten_meanwhile(self) -> None:
+        """What is forgotten or set while the store is asked stays so."""
+        for key in "ab":
+            self.now(self.cached.set(key, "old"))
+        self.outage("ab")
+        self.store.holding = True
+        check = ensureDeferred(self.cached.check())
+        self.store.release()
+        ensureDeferred(self.cached.forget("a"))
+        ensureDeferred(self.cached.set("b", "new"))
+        self.store.release_all()
+        self.successResultOf(check)
+        self.assertEqual(self.store.entries, {"b": "new"})
 
 
 class CacheAgainstModelTests(SynchronousTestCase):

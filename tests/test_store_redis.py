@@ -38,7 +38,6 @@ from ariproxy.store.redis import (
     LAST_DELAY,
     QUIET,
     RedisStore,
-    client_tls,
 )
 from tests.fake_workers import SynchronousWorkers
 
@@ -660,11 +659,7 @@ class OpenRedisTests(_PlayedTests):
 
     def test_unusable_ca(self) -> None:
         """A CA file that cannot be used is an error that names setting and file."""
-        broken = self.mktemp()
-        Path(broken).write_text("-----BEGIN CERTIFICATE-----\nno\n")
-        empty = self.mktemp()
-        Path(empty).write_text("")
-        for path in broken, empty, self.mktemp():
-            with self.assertRaises(ConfigError) as raised:
-                client_tls("127.0.0.1", path)
-            self.assertIn(f"service.redis.ca: {path}: ", str(raised.exception))
+        path = self.mktemp()
+        with self.assertRaises(ConfigError) as raised:
+            self.asked("service.redis.tls=true", f"service.redis.ca={path}", answers=())
+        self.assertIn(f"service.redis.ca: {path}: ", str(raised.exception))

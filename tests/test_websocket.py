@@ -11,6 +11,7 @@ from autobahn.twisted.websocket import (
     WebSocketServerProtocol,
 )
 from autobahn.websocket.types import ConnectionDeny
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -29,6 +30,7 @@ from ariproxy.ari.websocket import (
     LONGEST_MESSAGE,
     EventSocket,
 )
+from ariproxy.tls import CertificateRefused, Refusal
 
 URL = "ws://asterisk.example:8088/ari/events?app=demo"
 AUTHORIZATION = "Basic dXNlcjpzM2NyZXQ="
@@ -316,6 +318,24 @@ class RefusalTests(EventSocketCase):
         self.asterisk.side.transport.loseConnection()
         self.flush()
         self.assertIn("the connection ended", self.lines()[0])
+        self.assertIn("whether service.asterisk.tls", self.lines()[0])
+
+    def test_tls(self) -> None:
+        """Why there is no TLS, and which setting mends it."""
+        untrusted = CertificateRefused(Refusal.NOT_TRUSTED)
+        other = CertificateRefused(Refusal.OTHER_HOST)
+        no_tls = SSL.Error([("SSL routines", "", "wrong version number")])
+        for error, text in (
+            (untrusted, "its certificate is not trusted; correct service.asterisk.ca;"),
+            (other, "for another host; correct the host in service."),
+            (no_tls, "TLS failed (wrong version number); correct service.asterisk.tls"),
+        ):
+            self.start(Silent())
+            self.asterisk.client.connectionLost(Failure(error))
+            [line] = self.lines(LogLevel.warn)
+            self.assertIn(text, line)
+            self.assertNotIn("SSL routines", line)
+            self.setUp()
 
 
 class BackOffTests(EventSocketCase):

@@ -20,8 +20,6 @@ NOT_AVAILABLE: dict[str, Callable[[Any], bool]] = {
     "service.asterisk.mode": lambda mode: mode == "outbound",
     "service.asterisk.event-filter.allowed": bool,
     "service.asterisk.event-filter.disallowed": bool,
-    "service.kafka.client": lambda client: client == "pykafka",
-    "service.kafka.generic-commands-topic": bool,
     "service.kafka.unrouted-events-topic": bool,
     "service.events.all-types": bool,
     "service.events.gap-notices": bool,

@@ -114,6 +114,8 @@ class _Resolver:
         self.defaults = defaults
         # The keys that are being worked out.
         self.open: list[Path] = []
+        self.circles = 0
+        self.known: dict[Path, Any] = {}
         # A dict, because a value may be worked out more than once.
         self.problems: dict[str, None] = {}
 
@@ -143,6 +145,9 @@ class _Resolver:
         for index in range(len(values) - 1, -1, -1):
             parts = self.parts(values[index], values[:index], path)
             if not parts:
+                if any(_is_own(piece, path) for piece in values[index].pieces):
+                    # Then nothing stands before it either.
+                    break
                 continue
             if all(isinstance(part, Block | dict) for part in parts):
                 layers[:0] = parts
@@ -204,14 +209,13 @@ class _Resolver:
             if own and earlier is not None:
                 found = self.below(earlier, wanted[len(path) :], path)
             elif any(key[: len(wanted)] == wanted for key in [*self.open, path]):
+                self.circles += 1
                 alone = len(value.pieces) == 1
                 if reference.optional and alone and wanted in self.open:
                     return _MISSING
                 return self.fail(reference.place, path, f"{name} leads to itself")
             else:
-                self.open.append(path)
-                found = self.below([Value([self.root], "")], wanted, ())
-                self.open.pop()
+                found = self.at(wanted, path)
             if own or found is not _MISSING:
                 break
         if found is _MISSING:
@@ -223,6 +227,19 @@ class _Resolver:
             return self.fail(reference.place, path, f"{name} {problem}")
         return found
 
+    def at(self, wanted: Path, path: Path) -> Any:
+        """The final value at ``wanted``, for the key ``path``."""
+        if wanted in self.known:
+            return self.known[wanted]
+        circles = self.circles
+        self.open.append(path)
+        found = self.below([Value([self.root], "")], wanted, ())
+        self.open.pop()
+        # Where a circle was cut, the value depends on where one came from.
+        if circles == self.circles:
+            self.known[wanted] = found
+        return found
+
     def below(self, values: Sequence[Any], wanted: Path, path: Path) -> Any:
         """The final value at ``wanted``, counted from ``path``."""
         for key in wanted:
@@ -230,6 +247,10 @@ class _Resolver:
             values = _values(layers, key)
             path = (*path, key)
         return self.final(values, path)
+
+
+def _is_own(piece: object, path: Path) -> bool:
+    return isinstance(piece, Reference) and piece.path == path
 
 
 def _keys(layer: Layer) -> Sequence[str]:

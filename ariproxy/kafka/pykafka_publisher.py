@@ -110,6 +110,7 @@ class PykafkaPublisher:
         self._logger = logger
         self._brokers = Brokers("producer", self._settings.hosts)
         self._under_way: dict[int, _Waiting] = {}
+        self.taken = 0
         self._headers_told = False
         self._closing = False
         self._ended: Deferred[None] | None = None
@@ -147,6 +148,7 @@ class PykafkaPublisher:
                 )
             waiting_one = _Waiting(record, settled, size)
             self._under_way[id(waiting_one)] = waiting_one
+            self.taken += 1
             self._handed.put(waiting_one)
 
     def waiting(self) -> int:

@@ -7,16 +7,21 @@ neither a coroutine nor a turn of the reactor.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ariproxy.errors import StoreRefused, StoreUnavailable
 from ariproxy.interfaces import ICachedStore, IStore
 
 __all__ = ["CacheMetrics", "CachedStore"]
+
+AT_ONCE = 20
+"""Entries that are written again side by side after an outage."""
 
 
 class CacheMetrics(Protocol):
@@ -43,12 +48,15 @@ class CachedStore:
     """Keeps what was last used; holds neither a miss nor an error.
 
     An entry known here may have been replaced in the store by another process:
-    it is believed until it was unused for ``ttl``.
+    it is believed until it was unused for ``ttl``. One that the store has lost,
+    as it came back from an outage with an older state, is written again.
 
     :param size: how many entries are kept; the least recently used one goes.
     :param ttl: seconds an entry is kept after its last use.
     :param now: a clock in seconds that never goes back.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -69,6 +77,9 @@ class CachedStore:
         # key -> who waits for the one read of it that is under way.
         self._reads: dict[str, list[Deferred[str | None]]] = {}
         self._closed = False
+        # Since an error, until all that the store has lost is written again.
+        self._doubtful = False
+        self._restoring = False
 
     def peek(self, key: str) -> str | None:
         """The value if it is known here; counts as a use of it."""
@@ -107,7 +118,11 @@ class CachedStore:
         for answer in self._reads.pop(key, ()):
             answer.callback(value)
         started = self._now()
-        await self._store.set(key, value)
+        try:
+            await self._store.set(key, value)
+        except StoreUnavailable:
+            self._doubtful = True
+            raise
         self._metrics.persistence_write(self._now() - started)
 
     async def refresh(self, key: str) -> None:
@@ -122,8 +137,17 @@ class CachedStore:
         await self._store.forget(key)
 
     async def check(self) -> None:
-        """See ``IHealthChecked``; asks the store."""
-        await self._store.check()
+        """See ``IHealthChecked``; asks the store.
+
+        Where it was away before, what it has lost is written after that.
+        """
+        try:
+            await self._store.check()
+        except StoreUnavailable:
+            self._doubtful = True
+            raise
+        if self._doubtful and not self._restoring:
+            ensureDeferred(self._restore_all())
 
     async def close(self) -> None:
         """See ``IStore``."""
@@ -136,7 +160,8 @@ class CachedStore:
         outcome: str | Failure | None
         try:
             outcome = await self._store.get(key)
-        except Exception:
+        except Exception as error:
+            self._doubtful = self._doubtful or isinstance(error, StoreUnavailable)
             outcome = Failure()
             self._metrics.persistence_read_error()
             self._metrics.cache_read_error()
@@ -149,6 +174,35 @@ class CachedStore:
         for answer in waiting:
             if not answer.called:
                 answer.callback(outcome)
+
+    async def _restore(self, key: str) -> None:
+        """Write the entry if it is known here, and the store has none."""
+        entry = self._entries.get(key)
+        if entry is None or await self._store.get(key) is not None:
+            return
+        # Meanwhile it may have been forgotten, or set.
+        if self._entries.get(key) is entry:
+            await self._store.set(key, entry[0])
+
+    async def _restore_all(self) -> None:
+        self._restoring, self._doubtful = True, False
+        keys = iter(list(self._entries))
+        workers = [ensureDeferred(self._restore_each(keys)) for _ in range(AT_ONCE)]
+        for worker in workers:
+            await worker
+        self._restoring = False
+
+    async def _restore_each(self, keys: Iterator[str]) -> None:
+        for key in keys:
+            try:
+                await self._restore(key)
+            except StoreUnavailable:
+                self._doubtful = True
+                return
+            except StoreRefused as error:
+                self._log.debug(
+                    "Entry {key} not restored: {error}", key=key, error=error
+                )
 
     def _keep(self, key: str, value: str) -> None:
         if self._closed:

@@ -365,7 +365,8 @@ class CassandraStore:
         if self._closed:
             return
         if not trouble.lost:
-            if (statement, trouble.text) not in self._troubles:
+            # One line, whatever statements have the same trouble.
+            if not self._has_trouble(trouble.text):
                 self._log.warn("{problem}", problem=str(self._error(trouble)))
             self._troubles[statement, trouble.text] = self._reactor.seconds()
         elif self._link is link:
@@ -380,9 +381,13 @@ class CassandraStore:
         for (troubled, text), seen in list(self._troubles.items()):
             if troubled == statement and now - seen >= QUIET:
                 del self._troubles[troubled, text]
-                self._log.info(
-                    "{server}: over since {seconds} s: {trouble}",
-                    server=self._server,
-                    seconds=int(now - seen),
-                    trouble=text,
-                )
+                if not self._has_trouble(text):
+                    self._log.info(
+                        "{server}: over since {seconds} s: {trouble}",
+                        server=self._server,
+                        seconds=int(now - seen),
+                        trouble=text,
+                    )
+
+    def _has_trouble(self, text: str) -> bool:
+        return any(each == text for _, each in self._troubles)

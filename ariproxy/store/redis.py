@@ -308,7 +308,8 @@ class RedisStore:
     # of its kind not (another key, a smaller value), so the end is not at once.
 
     def _note_refusal(self, command: str, trouble: Trouble) -> None:
-        if (command, trouble.code) not in self._refusals:
+        # One line, whatever commands are refused for the same reason.
+        if not self._is_refusing(trouble.code):
             self._log.warn("{problem}", problem=str(self._error(trouble)))
         self._refusals[command, trouble.code] = self._reactor.seconds()
 
@@ -317,8 +318,12 @@ class RedisStore:
         for (refused, code), seen in list(self._refusals.items()):
             if refused == command and now - seen >= QUIET:
                 del self._refusals[refused, code]
-                self._log.info(
-                    "{server}: {command} works again",
-                    server=self._server,
-                    command=command,
-                )
+                if not self._is_refusing(code):
+                    self._log.info(
+                        "{server}: {command} works again",
+                        server=self._server,
+                        command=command,
+                    )
+
+    def _is_refusing(self, code: str) -> bool:
+        return any(each == code for _, each in self._refusals)

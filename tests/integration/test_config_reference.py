@@ -116,7 +116,8 @@ TEXTS = st.one_of(
     st.lists(WORDS | QUOTED, min_size=2, max_size=3).map(" ".join),
     st.tuples(WORDS, QUOTED).map("".join),
 )
-# So few that keys meet; a key is always a block or never.
+# So few that keys meet; a key is always a block or never, and only some are copied.
+COPIED = st.sampled_from(["t", "t.u", "v"])
 BLOCK_PATHS = st.sampled_from(["a", "b", "a.b", "b.a", "a.a"])
 NAMES = st.sampled_from(["c", "d-e", '"f.g"', "h"])
 PATHS = NAMES | st.tuples(BLOCK_PATHS, NAMES).map(".".join)
@@ -187,18 +188,20 @@ def entries(draw: st.DrawFn) -> str:
 @st.composite
 def block_entries(draw: st.DrawFn, inner: st.SearchStrategy[str]) -> str:
     """A key with a block, or with several that are joined."""
-    path = draw(BLOCK_PATHS)
+    path, copied = draw(BLOCK_PATHS), draw(COPIED)
     left, right = draw(st.sampled_from([("{", "}"), ("{ ", " }"), ("{\n", "\n}")]))
     block = left + draw(inner) + right
-    form = draw(st.integers(0, 7))
+    form = draw(st.integers(0, 9))
     if form == 0:
-        return f"{path} = ${{?{draw(BLOCK_PATHS)}}} {block}"
+        return f"{path} = ${{?{copied}}} {block}"
     if form == 1:
-        return f"{path} = {block}${{?{draw(BLOCK_PATHS)}}}"
+        return f"{path} = {block}${{?{copied}}}"
     if form == 2:
-        return f"{path} = {block} {{ {draw(inner)} }}"
+        return f"{path} = {block} {left} {draw(inner)} {right}"
     if form == 3:
-        return f"{path} = ${{?{draw(BLOCK_PATHS)}}}"
+        return f"{path} = ${{?{copied}}}"
+    if form < 6:
+        return f"{copied} {block}"
     return path + draw(st.sampled_from([" ", "", "\n", " = ", ": "])) + block
 
 
@@ -232,34 +235,33 @@ INCLUDED = st.fixed_dictionaries(
 )
 
 
-def _pieces(values: Iterable[Value]) -> Iterator[object]:
-    """All that values are made of, also in lists."""
+def _pieces(values: Iterable[Value], path: Path) -> Iterator[tuple[Path, object]]:
+    """All that values are made of, each with its path."""
     for value in values:
-        yield from value.pieces
         for piece in value.pieces:
+            yield path, piece
             if isinstance(piece, Items):
-                yield from _pieces(piece.values)
+                yield from _pieces(piece.values, path)
+            if isinstance(piece, Block):
+                for key, inner in piece.entries.items():
+                    yield from _pieces(inner, (*path, key))
 
 
-def _looks_at_itself(block: Block, path: Path = (), mixed: Path | None = None) -> bool:
+def _looks_at_itself(root: Block) -> bool:
     """Tell whether a block that was also something else has a substitution of it.
 
-    ``mixed`` is the outermost such block around this one. The reference finds nothing
-    in it, or too little.
+    The reference finds nothing in such a block, or too little.
     """
-    for key, values in block.entries.items():
-        own = (*path, key)
-        pieces = [*_pieces(values)]
-        inner = [piece for piece in pieces if isinstance(piece, Block)]
-        for piece in pieces:
-            if mixed and isinstance(piece, Substitution):
-                for found in (piece.path, piece.path[piece.inside :]):
-                    if found[: len(mixed)] == mixed:
-                        return True
-        here = mixed or (own if len(inner) < len(pieces) else None)
-        if any(_looks_at_itself(piece, own, here) for piece in inner):
-            return True
-    return False
+    pieces = [*_pieces([Value([root], "")], ())]
+    blocks = {path for path, piece in pieces if isinstance(piece, Block)}
+    mixed = blocks & {path for path, piece in pieces if not isinstance(piece, Block)}
+    return any(
+        path[: len(block)] == block == found[: len(block)]
+        for path, piece in pieces
+        if isinstance(piece, Substitution)
+        for found in (piece.path, piece.path[piece.inside :])
+        for block in mixed
+    )
 
 
 class ReferenceTests(SynchronousTestCase):

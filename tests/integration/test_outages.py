@@ -113,11 +113,7 @@ class OutageCase(ProxyCase):
         self.assertGreater(ended - began, 0.8 * RATE * OUTAGE)
         await self.until(lambda: len(self.records.all) >= len(self.sent))
         contexts = self.check_events(load)
-        try:
-            await self.until(lambda: self.entries(contexts) == contexts, 20)
-        finally:
-            have = self.entries(contexts)
-            print("MISSING", [(c, [s.number for s in self.sent if s.resource == c][0]) for c in contexts if have.get(c) != contexts[c]], "outage", began, ended)
+        await self.until(lambda: self.entries(contexts) == contexts, 20)
         await deferToThread(proxy.terminate)
         self.assertEqual(proxy.status, 0, proxy.log_tail())
         # Nothing came twice, also not at the end.
