@@ -38,7 +38,12 @@ setup(
         "cassandra": ["cassandra-driver>=3.30"],
         # pykafka imports pkg_resources, which later setuptools no longer have.
         "pykafka": ["pykafka>=2.8", "setuptools<82"],
-        "test": ["cassandra-driver>=3.30", "hypothesis>=6.100"],
+        "test": [
+            "cassandra-driver>=3.30",
+            "hypothesis>=6.100",
+            "pykafka>=2.8",
+            "setuptools<82",
+        ],
         "lint": ["mypy", "mypy-zope", "ruff"],
     },
     entry_points={"console_scripts": ["ari-proxy = ariproxy.cli:main"]},

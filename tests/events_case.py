@@ -50,7 +50,9 @@ class System:
         self.started: list[str] = []
         made = count(1)
         cache = CachedStore(self.store, 1000, 3600, self.clock.seconds, self.metrics)
-        self.contexts = CallContexts(cache, self.clock, lambda: f"made-{next(made)}", 300.0)
+        self.contexts = CallContexts(
+            cache, self.clock, lambda: f"made-{next(made)}", 300.0
+        )
         self.rest_answers: list[Any] = []
         self.stream = EventStream(
             application="demo",
