@@ -15,7 +15,7 @@ from msgspec import Struct
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from ariproxy.errors import AriProxyError
 from ariproxy.interfaces import IHealthChecked
@@ -271,8 +271,8 @@ class _Service(_Watched):
         if error is None:
             self._log.info("{service} answers", service=self.part)
         else:
-            self._log.emit(
-                LogLevel.debug if told else LogLevel.warn,
+            tell = self._log.debug if told else self._log.warn
+            tell(
                 "{service} does not answer its check: {error}",
                 service=self.part,
                 error=error,
