@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ariproxy import __version__
 from ariproxy.config import load
 from ariproxy.errors import ConfigError
+from ariproxy.kafka import dead_letters
 from ariproxy.store import cassandra_schema
 from ariproxy.store.cassandra_settings import cassandra_settings
 
@@ -44,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     cassandra_schema.add_arguments(schema)
     schema.set_defaults(run=cassandra_schema.run)
+    letters = commands.add_parser(
+        "dead-letters",
+        help="list, show or send again the commands that the proxy could not read",
+    )
+    dead_letters.add_arguments(letters)
+    letters.set_defaults(run=dead_letters.run)
     _add_demo(commands)
     options = parser.parse_args(arguments)
     status: int = options.run(options)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import capturedLogs
 
-from ariproxy.commands import CommandStream
+from ariproxy.commands import NOTICED_AFTER, CommandStream
+from ariproxy.errors import AsteriskUnavailable
 from ariproxy.generic import GRACE, GenericCommands
 from tests.fakes import FakeSource
 from tests.test_commands import CommandCase
@@ -36,11 +37,62 @@ class GenericTests(CommandCase):
         """Nothing changes hands for a moment's sake."""
         self.generic.opened()
         self.generic.closed()
+        self.assertTrue(self.sources[0].paused)
         self.clock.advance(GRACE / 2)
         self.generic.opened()
+        self.assertFalse(self.sources[0].paused)
         self.clock.advance(GRACE)
         self.assertFalse(self.sources[0].stopped)
         self.assertEqual(len(self.sources), 1)
+
+    def test_read_meanwhile(self) -> None:
+        """What was read before the socket closed waits, and is run when it opens."""
+        self.generic.opened()
+        self.source = self.sources[0]
+        self.generic.closed()
+        self.send("GET", "/asterisk/info")
+        self.assertEqual(self.asterisk.requests, [])
+        self.assertEqual(self.source.claimed, [])
+        self.generic.opened()
+        self.assertEqual(len(self.asterisk.requests), 1)
+        self.assertEqual(self.values()[0]["payload"]["status_code"], 200)
+
+    def test_left_to_others(self) -> None:
+        """What was read and could not be run has no answer here, and is not settled."""
+        self.generic.opened()
+        self.source = self.sources[0]
+        self.asterisk.error = AsteriskUnavailable("away")
+        # A connection is refused before the websocket is known to be closed.
+        self.send("POST", "/channels/c/answer")
+        self.generic.closed()
+        self.send("GET", "/asterisk/info", context="other")
+        self.clock.advance(GRACE)
+        self.clock.advance(0.1)
+        self.assertTrue(self.source.stopped)
+        self.assertEqual(self.publisher.records, [])
+        self.assertEqual(self.source.settled, [])
+
+    def test_reached_again(self) -> None:
+        """A command that was refused in a short interruption is run after it."""
+        self.generic.opened()
+        self.source = self.sources[0]
+        self.asterisk.error = AsteriskUnavailable("away")
+        self.send("POST", "/channels/c/answer")
+        self.generic.closed()
+        self.clock.advance(1)
+        self.asterisk.error = None
+        self.generic.opened()
+        self.assertEqual(self.values()[0]["payload"]["status_code"], 200)
+
+    def test_unreachable_though_open(self) -> None:
+        """Where the websocket stays open the command gets its reason."""
+        self.generic.opened()
+        self.source = self.sources[0]
+        self.asterisk.error = AsteriskUnavailable("away")
+        self.send("POST", "/channels/c/answer")
+        self.clock.advance(NOTICED_AFTER)
+        self.assertEqual(self.values()[0]["payload"]["status_code"], 500)
+        self.assertEqual(len(self.source.settled), 1)
 
     def test_leaves_and_comes_back(self) -> None:
         """The group is left when Asterisk stays away, and joined anew."""
@@ -68,3 +120,14 @@ class GenericTests(CommandCase):
         """There is nothing to stop."""
         self.successResultOf(ensureDeferred(self.generic.stop()))
         self.successResultOf(ensureDeferred(self.generic.close()))
+
+
+class MarkedGenericTests(GenericTests):
+    """The same with commands that are run at most once."""
+
+    marked = True
+
+    def test_mark_withdrawn(self) -> None:
+        """Another node may run what Asterisk was not asked here."""
+        self.test_left_to_others()
+        self.assertEqual(self.store.entries, {})

@@ -79,6 +79,9 @@ ARROWS: dict[str, set[str]] = {
     "kafka.settings": {"config", "errors"},
     "kafka.librdkafka": BELOW | {"kafka.brokers"},
     "kafka.partitioner": set(),
+    # A command of its own for the operator.
+    "kafka.dead_letter_topic": CONFLUENT | {"config"},
+    "kafka.dead_letters": {"config", "envelope", "errors", "kafka.dead_letter_topic"},
     "kafka.confluent_publisher": CONFLUENT,
     "kafka.confluent_source": CONFLUENT,
     "kafka.pykafka_client": PYKAFKA,
@@ -112,6 +115,7 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         *("", "config", "errors", "sandbox.demo"),
         *("store.cassandra_schema", "store.cassandra_settings"),
+        "kafka.dead_letters",
     },
     # The sandbox stands outside: the daemon never imports it, nor it the daemon.
     "sandbox": {"", "sandbox"},
@@ -124,6 +128,7 @@ LIBRARIES: dict[str, set[str]] = {
     "confluent_kafka": {
         *("kafka.confluent_publisher", "kafka.confluent_source"),
         *("kafka.confluent_errors", "kafka.librdkafka", "sandbox"),
+        "kafka.dead_letter_topic",
     },
     "cassandra": {"store.cassandra_connection", "store.cassandra_schema"},
     "prometheus_client": {"metrics"},

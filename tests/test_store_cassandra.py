@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import cassandra
@@ -195,6 +196,48 @@ class _PlayedTests(SynchronousTestCase):
         text = str(self.failureResultOf(answer, kind).value)
         self.assertTrue(text.startswith(f"Cassandra {NODE}: "), text)
         return text
+
+
+class BusyReactor(HeldWorkers):
+    """Its reactor does something else until the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Callable[[], Any]] = []
+
+    def to_reactor(self, function: Callable[..., Any], *args: Any) -> None:
+        """Keep it until ``go_on``."""
+        self.waiting.append(partial(function, *args))
+
+    def go_on(self) -> None:
+        """Do what waits now."""
+        waiting, self.waiting = self.waiting, []
+        for each in waiting:
+            each()
+
+
+class WakingTests(_PlayedTests):
+    """The driver's threads wake the reactor no more often than is needed."""
+
+    def test_together(self) -> None:
+        """Answers wait together for a busy reactor; later ones wake it again."""
+        workers = BusyReactor()
+        self.store = CassandraStore(
+            self.clock, settings(), 599.5, workers, "n1", self.open
+        )
+        answers = [self.get(str(number)) for number in range(3)]
+        workers.release()
+        for number in range(2):
+            self.link.take().answer([(f"value {number}",)])
+        self.assertEqual(len(workers.waiting), 1)
+        self.assertNoResult(answers[0])
+        workers.go_on()
+        self.assertEqual(self.successResultOf(answers[0]), "value 0")
+        self.assertEqual(self.successResultOf(answers[1]), "value 1")
+        self.link.take().answer([("value 2",)])
+        self.assertEqual(len(workers.waiting), 1)
+        workers.go_on()
+        self.assertEqual(self.successResultOf(answers[2]), "value 2")
 
 
 class CallTests(_PlayedTests):

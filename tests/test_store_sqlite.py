@@ -286,6 +286,23 @@ class SqliteStoreTests(SynchronousTestCase):
             [event["log_level"] for event in logged], [LogLevel.warn, LogLevel.info]
         )
 
+    def test_one_line_for_reading_and_writing(self) -> None:
+        """The same trouble with both is one line, and so is its end."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        self.path = os.path.join(folder, "later", "ari.db")
+        store = self.make(self.path)
+        with capturedLogs() as logged:
+            for _ in range(2):
+                self.failure(store.set("key", "value"), StoreRefused, "make its folder")
+                self.failure(store.get("key"), StoreRefused, "make its folder")
+            os.mkdir(os.path.dirname(self.path))
+            self.assertIsNone(self.successResultOf(store.get("key")))
+            self.successResultOf(store.set("key", "value"))
+        self.assertEqual(
+            [event["log_level"] for event in logged], [LogLevel.warn, LogLevel.info]
+        )
+
 
 class BatchTests(SynchronousTestCase):
     """Calls that come while the worker is busy are carried out together."""

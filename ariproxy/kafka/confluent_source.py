@@ -257,12 +257,16 @@ class ConfluentSource:
             self._offsets.committed(offsets)
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        begins = self._begin_now(consumer, assigned)
+        # Only now: what is assigned counts as consumed by whoever asks.
         self._offsets.assign(_partitions(assigned))
-        self._begin_now(consumer, assigned)
+        self._offsets.begin(begins)
         self._paused = False
         self._workers.to_reactor(self._assigned, [each.partition for each in assigned])
 
-    def _begin_now(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+    def _begin_now(
+        self, consumer: Consumer, assigned: list[TopicPartition]
+    ) -> Mapping[Partition, int]:
         """Where the group has no offset yet, begin at the end as it is now.
 
         The end is committed like any other offset. Otherwise what "latest" means
@@ -277,9 +281,8 @@ class ConfluentSource:
                     begins[each.topic, each.partition] = ends[1]
         except KafkaException as error:
             self._on_error(error.args[0])
-            return
+            return {}
         if begins:
-            self._offsets.begin(begins)
             consumer.assign(
                 [
                     TopicPartition(
@@ -290,6 +293,7 @@ class ConfluentSource:
                     for each in assigned
                 ]
             )
+        return begins
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = _partitions(revoked)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from threading import Condition
+from math import inf
+from threading import Condition, Lock
 
 from ariproxy.kafka.records import IncomingRecord
 
@@ -32,7 +33,12 @@ class Offsets:
     """Follows every record from being read to being settled."""
 
     def __init__(self) -> None:
-        self._changed = Condition()
+        # To enter the lock itself is several times cheaper than the condition.
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
+        # The polling thread waits for fewer records than this; to wake it for
+        # each record that is settled would cost more than to settle it.
+        self._awaited: float = 0
         self._epoch = 0
         self._assigned: dict[Partition, _Assignment] = {}
         self.unsettled = 0
@@ -44,7 +50,7 @@ class Offsets:
 
     def assign(self, partitions: Collection[Partition]) -> None:
         """These partitions were given to this consumer."""
-        with self._changed:
+        with self._lock:
             for each in partitions:
                 self._drop(each)
                 self._epoch += 1
@@ -52,13 +58,13 @@ class Offsets:
 
     def begin(self, offsets: Mapping[Partition, int]) -> None:
         """Nothing before these is read; they are committed even if nothing follows."""
-        with self._changed:
+        with self._lock:
             for partition, offset in offsets.items():
                 self._assigned[partition].next = offset
 
     def revoke(self, partitions: Collection[Partition]) -> None:
         """These partitions belong to somebody else from now on."""
-        with self._changed:
+        with self._lock:
             for each in partitions:
                 self._drop(each)
 
@@ -67,7 +73,7 @@ class Offsets:
 
         ``None``: its partition is not ours, or the record is in hand already.
         """
-        with self._changed:
+        with self._lock:
             found = self._assigned.get((topic, partition))
             if found is None or offset in found.open:
                 return None
@@ -78,7 +84,7 @@ class Offsets:
 
     def claim(self, record: IncomingRecord) -> bool:
         """See ``IRecordSource.claim``."""
-        with self._changed:
+        with self._lock:
             found = self._of(record)
             if found is None or found.retired or record.offset not in found.open:
                 return False
@@ -87,11 +93,12 @@ class Offsets:
 
     def settle(self, record: IncomingRecord) -> None:
         """See ``IRecordSource.settle``."""
-        with self._changed:
+        with self._lock:
             found = self._of(record)
             if found is not None and found.open.pop(record.offset, None) is not None:
                 self.unsettled -= 1
-                self._changed.notify_all()
+                if self.unsettled < self._awaited:
+                    self._changed.notify_all()
 
     def retire(self, partitions: Collection[Partition], timeout: float) -> None:
         """Let no further record of these be claimed, and wait for those claimed.
@@ -99,22 +106,24 @@ class Offsets:
         Called in the polling thread; returns after ``timeout`` seconds at the
         latest.
         """
-        with self._changed:
+        with self._lock:
             found = [self._assigned[p] for p in partitions if p in self._assigned]
             for each in found:
                 each.retired = True
+            self._awaited = inf
             self._changed.wait_for(
                 lambda: not any(any(each.open.values()) for each in found), timeout
             )
 
     def wait_below(self, limit: int, timeout: float) -> bool:
         """Wait until fewer than ``limit`` records are not settled."""
-        with self._changed:
+        with self._lock:
+            self._awaited = limit
             return self._changed.wait_for(lambda: self.unsettled < limit, timeout)
 
     def to_commit(self) -> Mapping[Partition, int]:
         """Offsets that have moved since they were last committed."""
-        with self._changed:
+        with self._lock:
             return {
                 partition: each.committable
                 for partition, each in self._assigned.items()
@@ -123,7 +132,7 @@ class Offsets:
 
     def committed(self, offsets: Mapping[Partition, int]) -> None:
         """The broker has these."""
-        with self._changed:
+        with self._lock:
             for partition, offset in offsets.items():
                 if partition in self._assigned:
                     self._assigned[partition].committed = offset

@@ -25,7 +25,8 @@ ENVIRON = {"SITE": "berlin", "HTTP_PORT": "9001", "ARI_PASSWORD": "s3", "EMPTY":
 FILES = 2000
 
 # Where the two differ on purpose: what is so, a file, what we read in it, and what
-# the reference reads; None for a file that is refused. Nothing else may differ.
+# the reference reads; None for a file that is refused. Nothing else may differ. What
+# comes out of a circle depends on where the reference enters it; we refuse most.
 DIFFERENCES: list[tuple[str, str, Any, Any]] = [
     ("a value may hold ':'", "a = pbx:8088", {"a": "pbx:8088"}, None),
     ("a value may hold '://'", "a = http://x/y", {"a": "http://x/y"}, None),
@@ -63,6 +64,7 @@ DIFFERENCES: list[tuple[str, str, Any, Any]] = [
     ("no half of a surrogate pair", r'a = "\ud83d"', None, {"a": "?"}),
     ("nothing beside a block or list", "a = [1] x", None, {"a": ["1"]}),
     ("no block inside of itself", "a { b = 1, c = ${?a} }", None, {"a": {"b": "1"}}),
+    ("no list of what its key held", "a = 1\na = [${?a}]", None, {"a": []}),
     (
         "no environment in the value of its own key",
         "SITE = ${SITE}\nSITE = ${?NONE}",
@@ -77,7 +79,8 @@ DIFFERENCES: list[tuple[str, str, Any, Any]] = [
     ),
     ("no text made of a circle", "a = ${?b}x\nb = ${?a}y", None, {"a": "yx", "b": "y"}),
 ]
-# What those say that refuse a file of the generator which the other reads.
+# What those say that refuse a file of the generator which the other reads, for the
+# reasons above.
 WE_REFUSE = re.compile(
     "leads to itself|joined with something else|nested too deep|include inside a list"
     "|has no earlier value"
@@ -126,7 +129,7 @@ SUBSTITUTIONS = st.one_of(
     st.sampled_from(["${SITE}", "${?SITE}", "${?NONE}", "${?EMPTY}", "${HTTP_PORT}"]),
     PATHS.map("${{?{}}}".format),
     PATHS.map("${{?{}}}".format),
-    NAMES.map("${{{}}}".format),
+    st.just("${c}"),
 )
 BREAKS = st.sampled_from(
     ["\n", "\n", "\n\n", ",\n", ", ", "\n, ", " // why\n", " # why\n", "\n#x = 1\n"]
@@ -217,7 +220,7 @@ def bodies(draw: st.DrawFn, depth: int, includes: st.SearchStrategy[str]) -> str
     return between + "".join(statements[-1:])
 
 
-BODIES = bodies(3, INCLUDES)
+BODIES = bodies(3, INCLUDES).map("c = 1\n{}".format)
 DOCUMENTS = BODIES | BODIES.map("{{{}\n}}\n".format)
 JSON = st.dictionaries(
     st.sampled_from(["c", "d-e", "f.g", ""]),
@@ -325,8 +328,7 @@ class ReferenceTests(SynchronousTestCase):
             outcomes[self.compare(file)] += 1
 
         check()
-        print(outcomes)
-        self.assertGreater(outcomes["equal"], sum(outcomes.values()) / 2)
+        self.assertGreater(outcomes["equal"], FILES / 2, outcomes)
 
     def test_differences(self) -> None:
         """Each difference that is on purpose exists, and is as described."""

@@ -61,4 +61,5 @@ class Reference:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._process.kill()
         self._process.communicate()

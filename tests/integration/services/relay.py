@@ -78,6 +78,7 @@ class _End(Protocol):
         # When it is due, and what; the end of the connection is ``None``.
         self._kept: deque[tuple[float, bytes | None]] = deque()
         self._timer: Any = None
+        self._aborted = False
 
     def connectionMade(self) -> None:
         self._relay.ends.add(self)
@@ -102,7 +103,8 @@ class _End(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._relay.ends.discard(self)
-        self._keep(None)
+        if not self._aborted:
+            self._keep(None)
 
     def _keep(self, data: bytes | None) -> None:
         due = self._relay.reactor.seconds() + self._relay.delay
@@ -132,11 +134,14 @@ class _End(Protocol):
         self.pass_on()
 
     def abort(self) -> None:
-        """Reset the connection; what is kept is thrown away."""
+        """Reset the connection on both sides; what is kept is thrown away."""
+        if self._aborted:
+            return
+        self._aborted = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._kept.clear()
         self.transport.abortConnection()
-        if self.other is not None and self.other in self._relay.ends:
-            self.other.transport.abortConnection()
+        if self.other is not None:
+            self.other.abort()
