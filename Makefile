@@ -18,6 +18,10 @@ LINT_READY = $(VENV)/.ready-lint
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --use-pep517
 
+# The checkout goes before what is installed: a package of PyPI (pykafka) brings a
+# folder "tests" of its own.
+export PYTHONPATH = $(CURDIR)
+
 .PHONY: demo test integration services lint bench clean
 
 demo: $(READY)
