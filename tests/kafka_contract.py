@@ -30,7 +30,7 @@ from ariproxy.kafka.records import IncomingRecord, OutgoingRecord
 from ariproxy.threads import Workers
 
 PARTITIONS = 4
-LIMIT = 20.0
+LIMIT = 40.0
 """Seconds that anything may take on a busy machine."""
 
 # From the tests of the Java client: text -> murmur2.
