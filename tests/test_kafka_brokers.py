@@ -88,3 +88,10 @@ class ExplainedTests(SynchronousTestCase):
             KafkaError._TRANSPORT, "a: Disconnected (after 312ms in state AUTH_REQ)"
         )
         self.assertEqual(explained(error)[0], "a: Disconnected")
+
+    def test_certificate(self) -> None:
+        """A certificate that is not trusted has its mend, whatever code it comes with."""
+        error = KafkaError(KafkaError._TRANSPORT, "a: certificate verify failed")
+        text, weight = explained(error)
+        self.assertIn("service.kafka.security.protocol, .ca", text)
+        self.assertEqual(weight, REFUSED)

@@ -67,4 +67,7 @@ def explained(error: KafkaError) -> tuple[str, int]:
     # How long it took this time: another number at each attempt.
     text = re.sub(r" \(after \d+ms in state \w+\)", "", error.str()).rstrip(".")
     mend = _MENDS.get(code)
+    if mend is None and "certificate" in text:
+        # The same trouble may come as that of a broken connection.
+        mend = _TLS
     return (f"{text}; {mend}", REFUSED) if mend else (text, AWAY)

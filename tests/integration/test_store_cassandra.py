@@ -31,7 +31,7 @@ from tests.integration.services.ports import free_port
 from tests.integration.services.processes import wait_until
 from tests.store_contract import StoreContract
 
-TIMEOUT = 0.5
+TIMEOUT = 1.0
 KEYSPACES = (f"test_{number}" for number in itertools.count())
 
 
