@@ -29,6 +29,7 @@ setup(
         "msgspec>=0.19",
         "prometheus-client>=0.16",
         "rich>=13",
+        "service-identity>=23.1",
         "treq>=23.11",
         "twisted[tls]>=23.10",
         "txredisapi>=1.6",

@@ -16,12 +16,10 @@ from twisted.python.failure import Failure
 
 from ariproxy.admission import Admission
 from ariproxy.ari.messages import AsteriskAnswer
-from ariproxy.ari.resources import (
-    Resource,
-)
+from ariproxy.ari.resources import Resource
 from ariproxy.callcontext import CallContexts
 from ariproxy.clocks import sleep
-from ariproxy.delivery import DeliveryMarks
+from ariproxy.delivery import DeliveryMarks, Gate
 from ariproxy.envelope import (
     Answer,
     Command,
@@ -33,6 +31,7 @@ from ariproxy.envelope import (
 from ariproxy.errors import (
     AriProxyError,
     AsteriskAnswerLost,
+    AsteriskUnavailable,
     CommandRefused,
     PublishFailed,
     RecordTooLarge,
@@ -48,11 +47,18 @@ from ariproxy.requests import Request, prepare
 PUBLISH_RETRY_AFTER = 0.5
 """Seconds until an answer that Kafka did not take is offered again."""
 
+NOTICED_AFTER = 0.5
+"""Seconds after which it is known whether Asterisk is away: a connection may be
+refused a moment before the websocket closes."""
 
 _RUN_BEFORE = (
     "the command may have been run before the proxy was restarted; "
     "it is not run again, as service.commands.delivery is at-most-once"
 )
+
+
+class _LeftToOthers(Exception):
+    """Asterisk was not asked, and another node will ask its own."""
 
 
 class _Running(Struct, eq=False):
@@ -107,6 +113,8 @@ class CommandStream:
         self._verbose = verbose
         self._lanes = Lanes(concurrency, self._failed)
         self._unreadable = Repeated(clock)
+        self._gate = Gate()
+        self._shared = False
         self._stopping = False
 
     @property
@@ -119,9 +127,25 @@ class CommandStream:
         """How many commands wait for their turn."""
         return self._lanes.waiting
 
-    def start(self) -> None:
-        """Begin to consume."""
+    def start(self, shared: bool = False) -> None:
+        """Begin to consume.
+
+        :param shared: whether other nodes consume the same topic for Asterisks of
+            their own. What finds no Asterisk here then waits for ``go_on``, and
+            after ``stop`` it is theirs.
+        """
+        self._shared = shared
         self._source.start(self.receive)
+
+    def hold(self) -> None:
+        """Run nothing more until ``go_on``. A repeated call is harmless."""
+        self._gate.shut()
+        self._source.pause()
+
+    def go_on(self) -> None:
+        """Run commands again after ``hold``."""
+        self._source.resume()
+        self._gate.open()
 
     async def stop(self, timeout: float) -> int:
         """Start no more commands and wait for those running; give how many still do.
@@ -132,6 +156,7 @@ class CommandStream:
         self._stopping = True
         self._source.pause()
         self._lanes.clear()
+        self._gate.open()
         waited = 0.0
         while self._lanes.running and waited < timeout:
             await sleep(self._clock, 0.05)
@@ -170,11 +195,14 @@ class CommandStream:
     # -- one command ----------------------------------------------------------
 
     async def _run(self, record: IncomingRecord, command: Command) -> None:
-        if not self._source.claim(record):
+        await self._gate.passed()
+        if self._stopping or not self._source.claim(record):
             return
         running = _Running(record, command)
         try:
             answer = await self._answer(running)
+        except _LeftToOthers:
+            return
         except Exception:
             # A defect of ours; the controller gets its answer all the same.
             self._log.failure(
@@ -208,7 +236,12 @@ class CommandStream:
         created = request.created if context is not None else ()
         registration = await self._contexts.register(created, context or "")
         try:
-            answer = await self._ask(request)
+            answer = await self._ask_here(record, request)
+        except _LeftToOthers:
+            await self._contexts.refused(registration)
+            if self._marks is not None:
+                await self._marks.withdraw(record, running.delivery)
+            raise
         except AsteriskAnswerLost as error:
             running.outcome = "unknown"
             await self._contexts.accepted(registration)
@@ -228,6 +261,21 @@ class CommandStream:
         if answer.size > len(answer.body):
             return _too_large(answer.status, answer.size)
         return asterisk_answer(answer.status, answer.body, answer.content_type)
+
+    async def _ask_here(
+        self, record: IncomingRecord, request: Request
+    ) -> AsteriskAnswer:
+        """Ask; a shared command that did not reach Asterisk may wait or be left."""
+        try:
+            return await self._ask(request)
+        except AsteriskUnavailable:
+            if not self._shared:
+                raise
+        await sleep(self._clock, NOTICED_AFTER)
+        await self._gate.passed()
+        if self._stopping or not self._source.claim(record):
+            raise _LeftToOthers
+        return await self._ask(request)
 
     async def _ask(self, request: Request) -> AsteriskAnswer:
         asked, template = request.asked, request.template.path

@@ -17,8 +17,9 @@ GRACE = 2.0
 class GenericCommands:
     """Consumes the generic topic while the websocket to Asterisk is open.
 
-    A consumer that only paused would keep its partitions, and the commands in
-    them would wait for this node; one that leaves the group hands them over.
+    It pauses at once when the websocket closes. A consumer that only paused would
+    keep its partitions, and the commands in them would wait for this node; one that
+    leaves the group hands them over.
 
     :param make: a new stream of these commands, not started.
     :param finish: seconds that running commands have when it leaves.
@@ -40,11 +41,15 @@ class GenericCommands:
         self._forget_timer()
         if self._stream is None:
             self._stream = self._make()
-            self._stream.start()
+            self._stream.start(shared=True)
+        else:
+            self._stream.go_on()
 
     def closed(self) -> None:
         """Asterisk is away: leave the group, unless it is back in a moment."""
         self._forget_timer()
+        if self._stream is not None:
+            self._stream.hold()
         self._timer = self._clock.callLater(GRACE, self._leave)
 
     async def stop(self) -> None:

@@ -108,20 +108,18 @@ class Lanes:
                 job = self._waiting[key].popleft()
                 self.waiting -= 1
                 self.running += 1
-                ensureDeferred(_run(job)).addErrback(self._failed).addBoth(
-                    self._ended, key
-                )
+                ensureDeferred(self._run(key, job))
         finally:
             self._starting = False
 
-    def _ended(self, _: object, key: Hashable) -> None:
+    async def _run(self, key: Hashable, job: Job) -> None:
+        try:
+            await job()
+        except Exception:
+            self._failed(Failure())
         self.running -= 1
         if self._waiting[key]:
             self._ready.append(key)
         else:
             del self._waiting[key]
         self._start()
-
-
-async def _run(job: Job) -> None:
-    await job()

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [events|latency|commands|memory|start|all] [--quick]``."""
+"""``python -m benchmarks [events|latency|commands|memory|start|stores|all]``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,20 @@ from benchmarks.broker import Broker, running_broker
 from benchmarks.commands import Answered, CommandRun
 from benchmarks.events import PART, Arrived, EventRun
 from benchmarks.figures import Figures, quantile
-from benchmarks.programs import BareCommands, BareEvents, Program, Proxy
+from benchmarks.programs import (
+    BareEvents,
+    BareHttp,
+    BareWebsocket,
+    Program,
+    Proxy,
+    ProxyByHttp,
+    ProxyByWebsocket,
+)
+from benchmarks.stores import STORES, StoreRuns
 
 _BURSTS = 3
-_PARTS = ("events", "latency", "commands", "memory", "start")
+_PARTS = ("events", "latency", "commands", "memory", "start", "stores")
+_COMMANDS = (ProxyByWebsocket, BareWebsocket, ProxyByHttp, BareHttp)
 
 
 class Bench:
@@ -32,13 +42,12 @@ class Bench:
         self._figures = figures
         self._quick = quick
 
-    def run(self, part: str, repeat: int, only: str) -> None:
+    def run(self, part: str, repeat: int, only: str, way: str) -> None:
         """One part, ``repeat`` times, proxy and bare loop in turn."""
-        bare = BareCommands if part == "commands" else BareEvents
-        kinds: list[type[Program]] = [Proxy, bare]
+        kinds = _COMMANDS if part == "commands" else (Proxy, BareEvents)
         for _ in range(1 if part == "memory" else repeat):
             for kind in kinds:
-                if only in ("", kind.name):
+                if only in ("", kind.name) and kind.way.endswith(way):
                     getattr(self, part)(kind)
 
     def _program(self, kind: type[Program]) -> Program:
@@ -75,24 +84,31 @@ class Bench:
                 self._latencies(f"event latency at {rate}/s", kind, arrived.latencies)
 
     def commands(self, kind: type[Program]) -> None:
-        """A flood, one by one, and at a rate."""
+        """Queued, a flood, one by one, and at a rate."""
         count = 5_000 if self._quick else 20_000
+        way = kind.way
         with (
             self._program(kind) as program,
             closing(CommandRun(program)) as run,
         ):
             self._check_answers(kind, run.flood(1_000))  # the first are slower
-            answered = run.flood(count)
+            answered, more = run.queued(count, self._asterisk)
             self._check_answers(kind, answered)
             add = self._figures.add
-            add("commands in a flood", "1/s", kind.name, count / answered.seconds)
-            add("CPU per command", "us", kind.name, answered.cpu / count * 1e6)
+            add(f"more with {count} commands queued, {way}", "MB", kind.name, more)
+            answered = run.flood(count)
+            self._check_answers(kind, answered)
+            speed = count / answered.seconds
+            add(f"commands in a flood, {way}", "1/s", kind.name, speed)
+            add(f"CPU per command, {way}", "us", kind.name, answered.cpu / count * 1e6)
             answered = run.one_by_one(200 if self._quick else 1_000)
             self._check_answers(kind, answered)
-            self._latencies("round trip, one by one", kind, answered.round_trips)
+            trips = answered.round_trips
+            self._latencies(f"round trip one by one, {way}", kind, trips)
             answered = run.paced(600 if self._quick else 2_000, 200)
             self._check_answers(kind, answered)
-            self._latencies("round trip at 200/s", kind, answered.round_trips)
+            trips = answered.round_trips
+            self._latencies(f"round trip at 200/s, {way}", kind, trips)
 
     def memory(self, kind: type[Program]) -> None:
         """Idle, and after a million events in bursts."""
@@ -127,9 +143,9 @@ class Bench:
     def _check_answers(self, kind: type[Program], answered: Answered) -> None:
         faults = ("unanswered", "doubled", "wrong", "out_of_order")
         # The bare loop keeps no order.
-        for name in faults if kind is Proxy else faults[:3]:
+        for name in faults if issubclass(kind, Proxy) else faults[:3]:
             if count := getattr(answered, name):
-                self._figures.fault(f"{kind.name}, commands: {count} {name}")
+                self._figures.fault(f"{kind.name}, {kind.way}: {count} commands {name}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -138,15 +154,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("part", nargs="?", default="all", choices=(*_PARTS, "all"))
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--repeat", type=int, help="runs of each (3; 1 if quick)")
-    parser.add_argument("--store", default="sqlite", choices=("sqlite", "memory"))
+    parser.add_argument(
+        "--store",
+        choices=STORES,
+        help="the only one of stores; in other parts the daemon's, sqlite or memory",
+    )
     parser.add_argument("--only", default="", choices=("proxy", "bare"))
+    parser.add_argument("--way", default="", choices=("websocket", "HTTP"))
     parser.add_argument(
         "--profile", metavar="FILE", help="write a cProfile of the daemon (slower)"
     )
     options = parser.parse_args(arguments)
     # For the programs that are measured: they may run elsewhere.
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
-    Proxy.store = options.store
+    if options.store in ("redis", "cassandra") and options.part != "stores":
+        parser.error(f"--store {options.store} is for the part stores only")
+    Proxy.store = options.store or "sqlite"
     if options.profile:
         file = str(Path(options.profile).absolute())
         Proxy.twistd_options = ["--profiler=cprofile", "--savestats", "-p", file]
@@ -157,7 +180,12 @@ def main(arguments: Sequence[str]) -> int:
         repeat = options.repeat or (1 if options.quick else 3)
         for part in _PARTS if options.part == "all" else (options.part,):
             print(f"{part} ...", flush=True)
-            bench.run(part, repeat, options.only)
+            if part == "stores":
+                runs = StoreRuns(asterisk, broker, figures, options.quick)
+                names = [options.store] if options.store else STORES
+                runs.run(names, repeat, options.only)
+            else:
+                bench.run(part, repeat, options.only, options.way)
     print(f"{figures.table()}\n{_machine()}")
     if broker.real is None:
         # It takes fewer events than either program can send.

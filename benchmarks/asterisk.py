@@ -27,8 +27,8 @@ from benchmarks.frames import (
     PONG,
     TEXT,
     Frames,
-    frame,
     frames_of_client,
+    server_frame,
 )
 
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -82,14 +82,13 @@ class Asterisk:
         """Wait until all is sent; gives when the first was, in nanoseconds."""
         return int(self._pipe.recv())
 
-    @contextmanager
-    def silent(self) -> Iterator[None]:
-        """Nothing is answered within; all of it is afterwards."""
+    def fall_silent(self) -> None:
+        """Answer nothing, and take nothing, until told to ``speak``."""
         self._ask("fall_silent")
-        try:
-            yield
-        finally:
-            self._ask("speak")
+
+    def speak(self) -> None:
+        """Answer all that has come, and go on."""
+        self._ask("speak")
 
 
 @contextmanager
@@ -175,9 +174,10 @@ class _Server:
 
     def _blast(self, made: Iterator[bytes]) -> int:
         """Make all, then send all; gives when it began to send."""
-        chunks, chunk = [], bytearray()
-        for each in made:
-            chunk += each
+        chunks: list[bytearray] = []
+        chunk = bytearray()
+        for frame in made:
+            chunk += frame
             if len(chunk) >= _CHUNK:
                 chunks.append(chunk)
                 chunk = bytearray()
@@ -267,11 +267,11 @@ class _Server:
         closed = False
         for opcode, payload in frames_of_client(held):
             if opcode == TEXT:
-                answers += frame(websocket_answer(payload))
+                answers += server_frame(websocket_answer(payload))
             elif opcode == PING:
-                answers += frame(payload, PONG)
+                answers += server_frame(payload, PONG)
             elif opcode == CLOSE:
-                answers += frame(payload, CLOSE)
+                answers += server_frame(payload, CLOSE)
                 closed = True
         if answers:
             with self._sending:

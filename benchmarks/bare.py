@@ -1,6 +1,7 @@
 """The bare loops: the proxy's libraries with nothing between them.
 
-``python -m benchmarks.bare events|commands PORT BOOTSTRAP EVENTS-TOPIC COMMANDS-TOPIC``
+``python -m benchmarks.bare WHICH PORT BOOTSTRAP EVENTS-TOPIC COMMANDS-TOPIC``, where
+WHICH is ``events``, ``http`` or ``websocket``; the latter two are ways of commands.
 
 What they do is the least that anybody must do to move the bytes; no errors, no store,
 no order of commands, no commits, no metrics, no log.
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,8 +31,11 @@ from benchmarks.frames import APPLICATION
 
 reactor: Any = _reactor
 
-AT_ONCE = 100
-"""Commands under way; the proxy's default."""
+AT_ONCE_HTTP = 100
+"""Commands under way over HTTP; the proxy's default."""
+
+AT_ONCE_WEBSOCKET = 256
+"""Commands under way on the websocket."""
 
 PRODUCER = {
     "acks": "all",
@@ -119,11 +125,15 @@ def move_events(port: int, publisher: _Publisher, commands_topic: str) -> None:
     """Connect the websocket."""
     _EventLoop.publisher = publisher
     _EventLoop.commands_topic = commands_topic
+    _connect(port, _EventLoop)
+
+
+def _connect(port: int, protocol: type[WebSocketClientProtocol]) -> None:
     factory = WebSocketClientFactory(
         f"ws://127.0.0.1:{port}/ari/events?app={APPLICATION}"
     )
-    factory.setProtocolOptions(utf8validateIncoming=False)
-    factory.protocol = _EventLoop
+    factory.setProtocolOptions(utf8validateIncoming=False, tcpNoDelay=True)
+    factory.protocol = protocol
     reactor.connectTCP("127.0.0.1", port, factory)
 
 
@@ -163,36 +173,65 @@ class _Response(Struct):
 
 
 class _CommandLoop:
-    decode = msgspec.json.Decoder(_Command).decode
+    """Takes commands, has some of them under way, and publishes the answers."""
 
-    def __init__(self, port: int, publisher: _Publisher, commands_topic: str) -> None:
-        self._base = f"http://127.0.0.1:{port}/ari"
+    decode = msgspec.json.Decoder(_Command).decode
+    at_once: int
+
+    def __init__(self, publisher: _Publisher, commands_topic: str) -> None:
         self._publisher = publisher
         self._commands_topic = commands_topic
-        self._headers = Headers(
-            {
-                "Authorization": ["Basic YmVuY2g6YmVuY2g="],
-                "Content-Type": ["application/json"],
-            }
-        )
         self._waiting: deque[bytes] = deque()
         self._running = 0
-        pool: Any = HTTPConnectionPool(reactor)
-        pool.maxPersistentPerHost = AT_ONCE
-        pool.retryAutomatically = False
-        self._client = treq.client.HTTPClient(Agent(reactor, pool=pool))
 
     def take(self, values: list[bytes]) -> None:
         self._waiting.extend(values)
         self._go_on()
 
     def _go_on(self) -> None:
-        while self._waiting and self._running < AT_ONCE:
+        while self._waiting and self._running < self.at_once:
             self._running += 1
-            ensureDeferred(self._carry_out(self._waiting.popleft()))
+            self._send(self.decode(self._waiting.popleft()))
 
-    async def _carry_out(self, value: bytes) -> None:
-        command = self.decode(value)
+    def _send(self, command: _Command) -> None:
+        raise NotImplementedError
+
+    def _answered(self, command: _Command, status: int, body: bytes) -> None:
+        ari = command.ariCommand
+        answer = _Response(
+            "RESPONSE",
+            self._commands_topic,
+            _Payload(Raw(body) if body else UNSET, status),
+            command.callContext,
+            [],
+            command.commandId,
+            _CommandRequest(ari.method, ari.url),
+        )
+        self._publisher.publish(command.callContext, encode(answer))
+        self._running -= 1
+
+
+class _HttpLoop(_CommandLoop):
+    at_once = AT_ONCE_HTTP
+
+    def __init__(self, port: int, *args: Any) -> None:
+        super().__init__(*args)
+        self._base = f"http://127.0.0.1:{port}/ari"
+        self._headers = Headers(
+            {
+                "Authorization": ["Basic YmVuY2g6YmVuY2g="],
+                "Content-Type": ["application/json"],
+            }
+        )
+        pool: Any = HTTPConnectionPool(reactor)
+        pool.maxPersistentPerHost = AT_ONCE_HTTP
+        pool.retryAutomatically = False
+        self._client = treq.client.HTTPClient(Agent(reactor, pool=pool))
+
+    def _send(self, command: _Command) -> None:
+        ensureDeferred(self._carry_out(command))
+
+    async def _carry_out(self, command: _Command) -> None:
         ari = command.ariCommand
         response = await self._client.request(
             ari.method,
@@ -201,18 +240,65 @@ class _CommandLoop:
             data=None if ari.body is UNSET else bytes(ari.body),
         )
         body = await content(response)
-        answer = _Response(
-            "RESPONSE",
-            self._commands_topic,
-            _Payload(Raw(body) if body else UNSET, response.code),
-            command.callContext,
-            [],
-            command.commandId,
-            _CommandRequest(ari.method, ari.url),
-        )
-        self._publisher.publish(command.callContext, encode(answer))
-        self._running -= 1
+        self._answered(command, response.code, body)
         self._go_on()
+
+
+class _RestRequest(Struct, omit_defaults=True):
+    type: str
+    transaction_id: str
+    request_id: str
+    method: str
+    uri: str
+    content_type: str = ""
+    message_body: str = ""
+
+
+class _RestResponse(Struct):
+    request_id: str
+    status_code: int
+    message_body: str = ""
+
+
+class _WebsocketLoop(_CommandLoop):
+    at_once = AT_ONCE_WEBSOCKET
+    decode_response = msgspec.json.Decoder(_RestResponse).decode
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._number = 0
+        self._pending: dict[str, _Command] = {}
+        self.send_message: Callable[[bytes], None]
+
+    def _send(self, command: _Command) -> None:
+        ari = command.ariCommand
+        self._number += 1
+        number = str(self._number)
+        self._pending[number] = command
+        request = _RestRequest("RESTRequest", "bare", number, ari.method, ari.url[1:])
+        if ari.body is not UNSET:
+            request.content_type = "application/json"
+            request.message_body = bytes(ari.body).decode()
+        self.send_message(encode(request))
+
+    def receive(self, message: bytes) -> None:
+        response = self.decode_response(message)
+        command = self._pending.pop(response.request_id)
+        body = response.message_body.encode()
+        self._answered(command, response.status_code, body)
+        self._go_on()
+
+
+class _Requests(WebSocketClientProtocol):
+    loop: _WebsocketLoop
+    opened: Callable[[], None]
+
+    def onOpen(self) -> None:
+        self.loop.send_message = self.sendMessage
+        type(self).opened()
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self.loop.receive(payload)
 
 
 def _consume(bootstrap: str, topic: str, loop: _CommandLoop) -> None:
@@ -228,11 +314,18 @@ def _consume(bootstrap: str, topic: str, loop: _CommandLoop) -> None:
 
 
 def move_commands(
-    port: int, bootstrap: str, publisher: _Publisher, commands_topic: str
+    way: str, port: int, bootstrap: str, publisher: _Publisher, commands_topic: str
 ) -> None:
-    """Begin to consume."""
-    loop = _CommandLoop(port, publisher, commands_topic)
-    reactor.callInThread(_consume, bootstrap, commands_topic, loop)
+    """Begin to consume, when the websocket is open."""
+    if way == "http":
+        loop = _HttpLoop(port, publisher, commands_topic)
+        reactor.callInThread(_consume, bootstrap, commands_topic, loop)
+        return
+    _Requests.loop = _WebsocketLoop(publisher, commands_topic)
+    _Requests.opened = partial(
+        reactor.callInThread, _consume, bootstrap, commands_topic, _Requests.loop
+    )
+    _connect(port, _Requests)
 
 
 def main() -> None:
@@ -244,7 +337,7 @@ def main() -> None:
         if which == "events":
             move_events(int(port), publisher, commands_topic)
         else:
-            move_commands(int(port), bootstrap, publisher, commands_topic)
+            move_commands(which, int(port), bootstrap, publisher, commands_topic)
 
     reactor.callWhenRunning(start)
     reactor.run()

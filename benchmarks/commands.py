@@ -12,12 +12,14 @@ from confluent_kafka import Producer
 from msgspec import Struct
 
 from benchmarks.answers import expected_status
+from benchmarks.asterisk import Asterisk
 from benchmarks.broker import Reader
 from benchmarks.frames import CALLS, call_context, channel_id
 from benchmarks.programs import Program
 
 _PATIENCE = 15.0
 _READY_LIMIT = 30.0
+_SILENCE = 4.0
 
 
 class _Payload(Struct):
@@ -92,13 +94,28 @@ class CommandRun:
         """``count`` commands at once."""
         return self._run(count, 0.0)
 
+    def queued(self, count: int, asterisk: Asterisk) -> tuple[Answered, float]:
+        """``count`` commands for which Asterisk takes its time.
+
+        Gives also how much more memory they needed at most, in MB.
+        """
+        before = self._program.memory()
+        asterisk.fall_silent()
+        threading.Timer(_SILENCE, asterisk.speak).start()
+        answered = self._run(count, 0.0)
+        return answered, self._program.memory("VmHWM") - before
+
     def paced(self, count: int, rate: float) -> Answered:
         """``count`` commands, ``rate`` a second."""
         return self._run(count, 1 / rate)
 
     def one_by_one(self, count: int) -> Answered:
         """``count`` commands, each sent when the one before is answered."""
-        parts = [self._run(1, 0.0, wait=0.0) for _ in range(count)]
+        parts = []
+        for _ in range(count):
+            parts.append(self._run(1, 0.0, wait=0.0))
+            if parts[-1].unanswered:
+                break
         return Answered(
             *(sum(each.seconds for each in parts), sum(each.cpu for each in parts)),
             [trip for each in parts for trip in each.round_trips],

@@ -1,4 +1,4 @@
-"""Frames of the websocket: events of a busy Asterisk, ready-made, and what a client sends.
+"""Frames of the websocket: ready-made events of a busy Asterisk, and those of a client.
 
 About 700 bytes each, of the types that come most often, over ``CALLS`` live calls in
 turn. Each carries in a field ``sent`` its number, its call and the time of sending.
@@ -31,7 +31,7 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 """Opcodes of frames (RFC 6455, 5.2)."""
 
 
-def frame(payload: bytes, opcode: int = TEXT) -> bytes:
+def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     """One frame of a server: not masked (RFC 6455, 5.2)."""
     size = len(payload)
     if size < 126:
@@ -128,7 +128,7 @@ def _channel_parts(kind: str) -> tuple[bytes, bytes]:
 
 def _halves(event: dict[str, Any]) -> tuple[bytes, bytes]:
     text = json.dumps(event, separators=(",", ":")).encode()
-    before, after = frame(text).split(_PLACE)
+    before, after = server_frame(text).split(_PLACE)
     return before, after
 
 

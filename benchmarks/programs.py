@@ -27,12 +27,14 @@ class Program:
     """A process between the simulated Asterisk and Kafka, as a context manager.
 
     :ivar name: of its column in the table.
+    :ivar way: of the commands, as the lines of the table tell it.
     :ivar began: when it was started, in nanoseconds.
     :ivar topic: where it publishes.
     :ivar commands_topic: where it takes commands from.
     """
 
     name: ClassVar[str]
+    way: ClassVar[str] = ""
     _count: ClassVar[int] = 0
 
     def __init__(self, asterisk: Asterisk, broker: Broker) -> None:
@@ -87,10 +89,10 @@ class Program:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
-    def memory(self) -> float:
-        """Resident memory in MB (10**6 bytes)."""
+    def memory(self, field: str = "VmRSS") -> float:
+        """Resident memory in MB (10**6 bytes); at its highest with ``VmHWM``."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        line = next(each for each in status.splitlines() if each.startswith("VmRSS"))
+        line = next(each for each in status.splitlines() if each.startswith(field))
         return int(line.split()[1]) * 1024 / 1e6
 
 
@@ -98,6 +100,7 @@ class Proxy(Program):
     """The daemon by twistd, with the store that is asked for."""
 
     name = "proxy"
+    rest_over_websocket: ClassVar[str] = "auto"
     store = "sqlite"
     settings = ""
     """HOCON after the block ``service``."""
@@ -109,6 +112,7 @@ class Proxy(Program):
             _CONFIG.format(
                 application=APPLICATION,
                 httpport=free_port(),
+                rest_over_websocket=self.rest_over_websocket,
                 asterisk=f"127.0.0.1:{self.asterisk.port}",
                 bootstrap=self.broker.bootstrap,
                 commands=self.commands_topic,
@@ -139,10 +143,32 @@ class BareEvents(Program):
         ]
 
 
-class BareCommands(BareEvents):
+class ProxyByHttp(Proxy):
+    """The daemon, which asks over HTTP alone."""
+
+    way = "over HTTP"
+    rest_over_websocket = "off"
+
+
+class ProxyByWebsocket(Proxy):
+    """The daemon, which asks on the websocket alone."""
+
+    way = "on the websocket"
+    rest_over_websocket = "on"
+
+
+class BareHttp(BareEvents):
     """The bare command loop over treq."""
 
-    _which = "commands"
+    way = "over HTTP"
+    _which = "http"
+
+
+class BareWebsocket(BareEvents):
+    """The bare command loop on the websocket."""
+
+    way = "on the websocket"
+    _which = "websocket"
 
 
 _CONFIG = """\
@@ -150,7 +176,10 @@ service {{
   stasis-app = {application}
   httpport = {httpport}
   http.interface = "127.0.0.1"
-  asterisk {{ server = "{asterisk}", user = bench, password = bench }}
+  asterisk {{
+    server = "{asterisk}", user = bench, password = bench
+    rest-over-websocket = {rest_over_websocket}
+  }}
   kafka {{
     bootstrap-servers = "{bootstrap}"
     consumer-group = {commands}

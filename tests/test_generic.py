@@ -84,6 +84,20 @@ class GenericTests(CommandCase):
         self.generic.opened()
         self.assertEqual(self.values()[0]["payload"]["status_code"], 200)
 
+    def test_taken_away_meanwhile(self) -> None:
+        """What waits is not run here when its partition went to another node."""
+        self.generic.opened()
+        self.source = self.sources[0]
+        self.asterisk.error = AsteriskUnavailable("away")
+        record = self.send("POST", "/channels/c/answer")
+        self.generic.closed()
+        self.clock.advance(1)
+        self.source.taken_away.append(record)
+        self.asterisk.error = None
+        self.generic.opened()
+        self.assertEqual(len(self.asterisk.requests), 1)
+        self.assertEqual(self.publisher.records, [])
+
     def test_unreachable_though_open(self) -> None:
         """Where the websocket stays open the command gets its reason."""
         self.generic.opened()

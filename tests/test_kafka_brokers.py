@@ -90,7 +90,7 @@ class ExplainedTests(SynchronousTestCase):
         self.assertEqual(explained(error)[0], "a: Disconnected")
 
     def test_certificate(self) -> None:
-        """A certificate that is not trusted has its mend, whatever code it comes with."""
+        """A certificate that is not trusted has its mend, whatever its code."""
         error = KafkaError(KafkaError._TRANSPORT, "a: certificate verify failed")
         text, weight = explained(error)
         self.assertIn("service.kafka.security.protocol, .ca", text)

@@ -91,7 +91,9 @@ class ControllerTests(SynchronousTestCase):
         self.start()
         self.assertEqual(self.leave(), ["DELETE /bridges/x.bridge"])
         self.assertEqual(self.ended, [("x", False)])
-        self.assertEqual(self.take("PLAYBACK_FINISHED", playback={"id": "x.greeting"}), [])
+        self.assertEqual(
+            self.take("PLAYBACK_FINISHED", playback={"id": "x.greeting"}), []
+        )
         self.assertEqual(self.start("x.callee"), ["DELETE /channels/x.callee"])
 
     def test_command_refused(self) -> None:

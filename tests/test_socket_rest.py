@@ -98,6 +98,21 @@ class SocketRestTests(SocketCase):
             self.answer(status_code=200)
         self.assertEqual(len(logs), 1)
 
+    def test_each_has_its_time(self) -> None:
+        """Those asked later are waited for longer, also if an earlier one was late."""
+        first = self.rest.request(GET)
+        self.clock.advance(20)
+        second, third = self.rest.request(POST), self.rest.request(GET)
+        self.clock.advance(10)
+        self.failureResultOf(first, AsteriskAnswerLost)
+        self.answer(status_code=200)
+        self.successResultOf(third)
+        self.clock.advance(19.9)
+        self.assertNoResult(second)
+        self.clock.advance(0.1)
+        self.failureResultOf(second, AsteriskAnswerLost)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_closed(self) -> None:
         """All that is under way ends."""
         asked = [self.rest.request(GET), self.rest.request(POST)]

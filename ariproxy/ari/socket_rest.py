@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ariproxy.ari.messages import AsteriskAnswer, AsteriskRequest
@@ -73,7 +73,9 @@ class SocketRest:
         self._clock = clock
         self._timeout = timeout
         self._numbers = count(1)
-        self._pending: dict[str, Deferred[AsteriskAnswer]] = {}
+        # Number -> when its time is over, and who waits; the oldest first.
+        self._pending: dict[str, tuple[float, Deferred[AsteriskAnswer]]] = {}
+        self._timer: IDelayedCall | None = None
         self._strange = Repeated(clock)
         self.usable = False
 
@@ -92,7 +94,8 @@ class SocketRest:
         """The websocket has closed: what is under way has no answer any more."""
         self.usable = False
         pending, self._pending = self._pending, {}
-        for answer in pending.values():
+        self._watch()
+        for _, answer in pending.values():
             answer.errback(SocketClosed("the websocket closed before the answer came"))
 
     def request(self, request: AsteriskRequest) -> Deferred[AsteriskAnswer]:
@@ -108,22 +111,44 @@ class SocketRest:
         if not self._send(_encode(message)):
             answer.errback(AsteriskUnavailable("the websocket is not open"))
             return answer
-        self._pending[number] = answer
+        self._pending[number] = self._clock.seconds() + self._timeout, answer
+        if self._timer is None:
+            self._watch()
+        return answer
 
-        def late(_: object, seconds: float) -> NoReturn:
-            self._pending.pop(number, None)
-            raise AsteriskAnswerLost(
-                f"Asterisk gave no answer on the websocket within {seconds:g} s"
+    def _watch(self) -> None:
+        """Look again when the time of the oldest request is over.
+
+        One delayed call for all of them: one for each would cost a tenth of all
+        the work of a command.
+        """
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        if self._pending:
+            end, _ = next(iter(self._pending.values()))
+            wait = max(0.0, end - self._clock.seconds())
+            self._timer = self._clock.callLater(wait, self._end_late)
+
+    def _end_late(self) -> None:
+        now = self._clock.seconds()
+        late = [number for number, (end, _) in self._pending.items() if end <= now]
+        answers = [self._pending.pop(number)[1] for number in late]
+        self._watch()
+        for answer in answers:
+            answer.errback(
+                AsteriskAnswerLost(
+                    "Asterisk gave no answer on the websocket "
+                    f"within {self._timeout:g} s"
+                )
             )
-
-        return answer.addTimeout(self._timeout, self._clock, late)
 
     def answered(self, message: Mapping[str, Any]) -> None:
         """Take a ``RESTResponse``; one that fits no request is counted and ignored."""
         number = message.get("request_id")
         status = message.get("status_code")
-        answer = self._pending.get(number) if isinstance(number, str) else None
-        if answer is None or type(status) is not int or not 100 <= status <= 999:
+        waiting = self._pending.get(number) if isinstance(number, str) else None
+        if waiting is None or type(status) is not int or not 100 <= status <= 999:
             if times := self._strange.due("strange"):
                 self._log.warn(
                     "RESTResponse of Asterisk fits no request: request_id {number!r}, "
@@ -134,10 +159,12 @@ class SocketRest:
                 )
             return
         del self._pending[number]  # type: ignore[arg-type]
+        if not self._pending:
+            self._watch()
         text = message.get("message_body")
         body = text.encode("utf-8", "replace") if isinstance(text, str) else b""
         kind = message.get("content_type")
-        answer.callback(
+        waiting[1].callback(
             AsteriskAnswer(
                 status, body, kind if isinstance(kind, str) else None, len(body)
             )

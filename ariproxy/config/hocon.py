@@ -112,7 +112,8 @@ class _Resolver:
         self.root = root
         self.environ = environ
         self.defaults = defaults
-        # The keys that are being worked out.
+        # The keys that are being worked out, how many circles they have led to, and
+        # what substitutions found, so that copies of copies cost no more.
         self.open: list[Path] = []
         self.circles = 0
         self.known: dict[Path, Any] = {}

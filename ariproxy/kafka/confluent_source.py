@@ -269,9 +269,9 @@ class ConfluentSource:
     ) -> Mapping[Partition, int]:
         """Where the group has no offset yet, begin at the end as it is now.
 
-        The end is committed like any other offset. Otherwise what "latest" means
-        would be found out a moment later, and at each restart anew, until the
-        first command is committed: commands sent meanwhile would be skipped.
+        The end is committed at once. Otherwise what "latest" means would be found
+        out a moment later, and at each restart anew, until the first command is
+        committed: commands sent meanwhile would be skipped.
         """
         begins = {}
         try:
@@ -293,7 +293,14 @@ class ConfluentSource:
                     for each in assigned
                 ]
             )
+            self._commit_now(consumer, begins)
         return begins
+
+    def _commit_now(self, consumer: Consumer, offsets: Mapping[Partition, int]) -> None:
+        try:
+            consumer.commit(offsets=_positions(offsets), asynchronous=False)
+        except KafkaException as error:
+            self._on_error(error.args[0])
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = _partitions(revoked)
@@ -307,10 +314,7 @@ class ConfluentSource:
                 if partition in partitions
             }
             if offsets:
-                try:
-                    consumer.commit(offsets=_positions(offsets), asynchronous=False)
-                except KafkaException as error:
-                    self._on_error(error.args[0])
+                self._commit_now(consumer, offsets)
         self._offsets.revoke(partitions)
         self._workers.to_reactor(self._revoked, [each.partition for each in revoked])
 

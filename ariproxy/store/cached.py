@@ -7,8 +7,8 @@ neither a coroutine nor a turn of the reactor.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
@@ -22,6 +22,8 @@ __all__ = ["CacheMetrics", "CachedStore"]
 
 AT_ONCE = 20
 """Entries that are written again side by side after an outage."""
+
+T = TypeVar("T")
 
 
 class CacheMetrics(Protocol):
@@ -118,34 +120,26 @@ class CachedStore:
         for answer in self._reads.pop(key, ()):
             answer.callback(value)
         started = self._now()
-        try:
-            await self._store.set(key, value)
-        except StoreUnavailable:
-            self._doubtful = True
-            raise
+        await self._asked(self._store.set(key, value))
         self._metrics.persistence_write(self._now() - started)
 
     async def refresh(self, key: str) -> None:
         """See ``IStore``."""
-        await self._store.refresh(key)
+        await self._asked(self._store.refresh(key))
 
     async def forget(self, key: str) -> None:
         """See ``IStore``; unknown here at once, also if the store fails."""
         self._entries.pop(key, None)
         # Later callers must not join a read that may find the old value.
         self._reads.pop(key, None)
-        await self._store.forget(key)
+        await self._asked(self._store.forget(key))
 
     async def check(self) -> None:
         """See ``IHealthChecked``; asks the store.
 
         Where it was away before, what it has lost is written after that.
         """
-        try:
-            await self._store.check()
-        except StoreUnavailable:
-            self._doubtful = True
-            raise
+        await self._asked(self._store.check())
         if self._doubtful and not self._restoring:
             ensureDeferred(self._restore_all())
 
@@ -159,9 +153,8 @@ class CachedStore:
         """Read the store for all who wait, unless a ``set`` has answered them."""
         outcome: str | Failure | None
         try:
-            outcome = await self._store.get(key)
-        except Exception as error:
-            self._doubtful = self._doubtful or isinstance(error, StoreUnavailable)
+            outcome = await self._asked(self._store.get(key))
+        except Exception:
             outcome = Failure()
             self._metrics.persistence_read_error()
             self._metrics.cache_read_error()
@@ -175,14 +168,22 @@ class CachedStore:
             if not answer.called:
                 answer.callback(outcome)
 
+    async def _asked(self, answer: Awaitable[T]) -> T:
+        """The store's answer; notes when it cannot give one."""
+        try:
+            return await answer
+        except StoreUnavailable:
+            self._doubtful = True
+            raise
+
     async def _restore(self, key: str) -> None:
         """Write the entry if it is known here, and the store has none."""
         entry = self._entries.get(key)
-        if entry is None or await self._store.get(key) is not None:
+        if entry is None or await self._asked(self._store.get(key)) is not None:
             return
         # Meanwhile it may have been forgotten, or set.
         if self._entries.get(key) is entry:
-            await self._store.set(key, entry[0])
+            await self._asked(self._store.set(key, entry[0]))
 
     async def _restore_all(self) -> None:
         self._restoring, self._doubtful = True, False
@@ -197,7 +198,6 @@ class CachedStore:
             try:
                 await self._restore(key)
             except StoreUnavailable:
-                self._doubtful = True
                 return
             except StoreRefused as error:
                 self._log.debug(

@@ -126,6 +126,9 @@ class CassandraStore:
         self._waiting: list[Deferred[Link]] = []
         # key -> who waits for the call with this key that is under way.
         self._turns: dict[str, deque[Deferred[None]]] = {}
+        # What the driver's threads have brought, and if the reactor was told.
+        self._answers: deque[tuple[Deferred[Any], Any]] = deque()
+        self._is_woken = False
         self._under_way = 0
         self._idle: Deferred[None] | None = None
         self._closed = False
@@ -253,7 +256,10 @@ class CassandraStore:
 
         def answered(outcome: Any) -> None:
             """Called in any thread, with rows or an exception."""
-            self._workers.to_reactor(self._settle, answer, outcome)
+            self._answers.append((answer, outcome))
+            if not self._is_woken:  # To wake it for each would cost more than they.
+                self._is_woken = True
+                self._workers.to_reactor(self._settle_all)
 
         link.execute_async(
             getattr(link, statement), parameters, timeout=left
@@ -269,6 +275,11 @@ class CassandraStore:
         if self._troubles:
             self._note_success(statement)
         return rows
+
+    def _settle_all(self) -> None:
+        self._is_woken = False  # First: what comes from now on wakes it again.
+        while self._answers:
+            self._settle(*self._answers.popleft())
 
     def _settle(self, answer: Deferred[Any], outcome: Any) -> None:
         if answer.called:
@@ -303,8 +314,7 @@ class CassandraStore:
         ensureDeferred(self._try_to_connect(old)).addErrback(self._defect)
 
     def _defect(self, failure: Failure) -> None:
-        self._is_connecting = False
-        self._down = None
+        self._is_connecting, self._down = False, None
         if failure.check(TemporaryError):
             self._answer_waiting(CLOSED)  # The threads have ended.
         else:
@@ -338,9 +348,7 @@ class CassandraStore:
         if self._closed:
             await self._workers.call(link.close)
             return
-        self._is_connecting = False
-        self._link = link
-        self._down = None
+        self._is_connecting, self._link, self._down = False, link, None
         self._troubles.clear()
         self._log.info("{server}: connected", server=self._server)
         self._answer_waiting(link)
@@ -355,11 +363,9 @@ class CassandraStore:
 
     def _answer_waiting(self, outcome: Link | Trouble) -> None:
         waiting, self._waiting = self._waiting, []
+        trouble = outcome if isinstance(outcome, Trouble) else None
         for each in waiting:
-            if isinstance(outcome, Trouble):
-                self._settle(each, self._error(outcome))
-            else:
-                self._settle(each, outcome)
+            self._settle(each, self._error(trouble) if trouble else outcome)
 
     def _note_trouble(self, link: Link, statement: str, trouble: Trouble) -> None:
         if self._closed:

@@ -230,12 +230,16 @@ class SqliteStore:
         trouble = None if error is None else str(error)
         if self._troubles.get(reading) == trouble:
             return
+        before = self._troubles.pop(reading, None)
+        # One line, if the same is wrong with reading and with writing.
+        others = self._troubles.values()
         if trouble is None:
-            del self._troubles[reading]
-            self._log.info("{path} works again", path=self._path)
-        else:
-            self._troubles[reading] = trouble
+            if before not in others:
+                self._log.info("{path} works again", path=self._path)
+            return
+        if trouble not in others:
             self._log.warn("{trouble}", trouble=trouble)
+        self._troubles[reading] = trouble
 
     # What follows runs in the worker's thread.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import time
@@ -66,7 +67,8 @@ class CountingAsterisk:
         self._listening: Any = None
 
     def start(self) -> None:
-        # Room for all connections at once, though this process has other work.
+        # Room for all connections at once, as this process has other work than to
+        # accept them. Asterisk's own backlog is 10.
         self._listening = reactor.listenTCP(
             self.port, self._connections, backlog=500, interface=HOST
         )
@@ -138,10 +140,10 @@ class Load:
     :ivar sent: all of them, as sent.
     """
 
-    def __init__(self, bootstrap: str, topic: str, prefix: str = "") -> None:
+    def __init__(self, bootstrap: str, topic: str, calls: int) -> None:
         self.sent: list[Sent] = []
         self._topic = topic
-        self._prefix = prefix
+        self._calls = calls
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -171,10 +173,9 @@ class Load:
         """Send so many at once."""
         for _ in range(number):
             place = len(self.sent)
-            method = ("GET", "POST", "PUT", "DELETE")[place // CALLS % 4]
-            command = Sent(
-                f"{self._prefix}{place}", f"{self._prefix}call-{place % CALLS}", method
-            )
+            turn, call = divmod(place, self._calls)
+            method = ("GET", "POST", "PUT", "DELETE")[turn % 4]
+            command = Sent(f"command-{place}", f"call-{call}", method)
             url = f"/asterisk/variable?variable={command.id}"
             value = {
                 "callContext": command.call,
@@ -225,8 +226,8 @@ class BounceCase(TestCase):
         self.addCleanup(asterisk.stop)
         return asterisk
 
-    def new_load(self, topic: str, prefix: str = "") -> Load:
-        load = Load(self.broker.bootstrap, topic, prefix)
+    def new_load(self, topic: str, calls: int = CALLS) -> Load:
+        load = Load(self.broker.bootstrap, topic, calls)
         self.addCleanup(load.stop)
         return load
 
@@ -345,6 +346,13 @@ class BounceCase(TestCase):
         """The lines of its log in which the pattern is found."""
         text = proxy.log.read_text(errors="replace")
         return [line for line in text.splitlines() if re.search(pattern, line)]
+
+
+def has_ended(proxy: Proxy) -> bool:
+    """Whether it ended by itself; its status is there for whoever ends it."""
+    assert proxy.pid is not None
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, proxy.pid, options) is not None
 
 
 def resident(proxy: Proxy) -> float:

@@ -21,6 +21,7 @@ from tests.integration.bounce_case import (
     BounceCase,
     LooseProxy,
     Sent,
+    has_ended,
     logarithmic,
     resident,
 )
@@ -74,6 +75,8 @@ class CleanTests(BounceCase):
 
 class HardTests(BounceCase):
     """SIGKILL: nothing lost, and what is repeated is known."""
+
+    timeout = 200 + 5 * KILLS
 
     async def bounce(self, store: str, delivery: str) -> list[Sent]:
         """Kill and start under load; gives what was sent."""
@@ -161,6 +164,15 @@ class HardTests(BounceCase):
         """
         await self.bounce(store, "at-most-once")
         self.check_at_most_once()
+
+    async def test_first_start(self) -> None:
+        """What is sent as soon as it is ready is answered, were it killed at once."""
+        proxy = await self.started()
+        sent = self.load.send(10)
+        await deferToThread(proxy.kill)
+        await self.load.flush()
+        await deferToThread(proxy.start)
+        await self.all_answered(sent)
 
     async def kill_at_random(self, store: str, delivery: str) -> None:
         """Kill it, again and again, wherever it stands, also while it starts."""
@@ -307,7 +319,7 @@ class AwayTests(BounceCase):
         next_one = time.monotonic() - began
         print(f"\n1,000 told in {took:.2f} s, the next one run in {next_one:.3f} s")
         self.check_true([one])
-        self.assertLess(took, 5)
+        self.assertLess(took, 10)
         self.assertLess(next_one, 1)
 
     async def test_replaced(self) -> None:
@@ -321,7 +333,7 @@ class AwayTests(BounceCase):
         await self.until(lambda: self.lines(proxy, "Stopping: no new"))
         later = self.load.send(100)
         await self.load.stop()
-        await deferToThread(proxy._process.wait, 30)  # type: ignore[union-attr]
+        await self.until(lambda: has_ended(proxy))
         asked = set(self.asterisk.asked)
         self.assertEqual([each for each in later if each.id in asked], [])
         await deferToThread(proxy.terminate)
@@ -337,11 +349,14 @@ class AwayTests(BounceCase):
 class FloodTests(BounceCase):
     """More than a slow Asterisk can do."""
 
+    timeout = 100 + FLOOD // 20
+
     async def test_slow_asterisk(self) -> None:
         """All answers are true, memory is bounded, the group is not left."""
         proxy = await self.started()
         idle = resident(proxy)
         self.asterisk.delay = logarithmic(8, 0.02, 3.0)
+        self.load = self.new_load(self.commands, 1000)
         sent = self.load.send(FLOOD)
         began = time.monotonic()
         await self.load.flush()

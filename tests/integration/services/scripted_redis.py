@@ -7,26 +7,29 @@ from typing import Any
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineReceiver
 
-from tests.integration.services.ports import HOST, free_port
+from tests.integration.services.ports import HOST
 
 
 class ScriptedRedis:
     """Speaks RESP 2, keeps values, forgets no entry by itself.
 
+    :ivar port: where it listens.
     :ivar refusals: command -> the error that it is answered with; ``*`` for all
         that are not named. May be changed at any time.
     :ivar values: what was set.
     """
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = 0
         self.refusals: dict[str, str] = {}
         self.values: dict[str, str] = {}
 
     def listen(self, reactor: Any) -> Any:
         """Begin; gives the listening port."""
         factory = Factory.forProtocol(lambda: _Connection(self))
-        return reactor.listenTCP(self.port, factory, interface=HOST)
+        listening = reactor.listenTCP(0, factory, interface=HOST)
+        self.port = listening.getHost().port
+        return listening
 
     def answer(self, command: str, words: list[str]) -> str:
         """What is sent back, without the last line end."""
