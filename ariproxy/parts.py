@@ -12,6 +12,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from ariproxy.admission import Admission
+from ariproxy.ari.connecting import ADDRESS_DELAY, AsteriskEndpoints
 from ariproxy.ari.resources import EVENT_TYPES, UNKNOWN_EVENT
 from ariproxy.ari.rest import CONNECTION_KEPT, RestClient, basic_authorization
 from ariproxy.ari.websocket import EventSocket
@@ -138,12 +139,12 @@ def rest(config: Config, reactor: Any) -> RestClient:
     pool.maxPersistentPerHost = config.commands.concurrency + 1
     pool.cachedConnectionTimeout = CONNECTION_KEPT
     pool.retryAutomatically = False
-    agent = Agent(
+    endpoints = AsteriskEndpoints(
         reactor,
-        contextFactory=https_policy(config.asterisk.ca, _CA),
-        connectTimeout=config.akka.connecting_timeout,
-        pool=pool,
+        https_policy(config.asterisk.ca, _CA),
+        config.akka.connecting_timeout,
     )
+    agent = Agent.usingEndpointFactory(reactor, endpoints, pool=pool)
     return RestClient(
         agent=agent,
         clock=reactor,
@@ -173,6 +174,7 @@ def socket(
         host,
         address.port or (443 if secure else 80),
         timeout=config.akka.connecting_timeout,
+        attemptDelay=ADDRESS_DELAY,
     )
     if secure:
         tls = client_tls(host, config.asterisk.ca, _CA)

@@ -70,6 +70,7 @@ ARROWS: dict[str, set[str]] = {
     "threads": {"errors", "interfaces"},
     "ari.rest": {"ari.messages", "errors", "interfaces", "tls"},
     "ari.websocket": {"tls"},
+    "ari.connecting": set(),
     "ari.socket_rest": {"ari.messages", "errors", "repeated"},
     "ari.asterisk": {"ari.messages", "ari.socket_rest", "errors", "interfaces"},
     "kafka": set(),

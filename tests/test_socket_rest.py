@@ -249,6 +249,14 @@ class AsteriskTests(SocketCase):
         self.failureResultOf(other, AsteriskAnswerLost)
         self.assertEqual(self.http.requests, [GET])
 
+    def test_closed_and_away(self) -> None:
+        """The first attempt may have arrived, though the second did not."""
+        self.open()
+        asked = self.ask(AsteriskRequest("DELETE", "/channels/c"))
+        self.http.error = AsteriskUnavailable("refused")
+        self.rest.closed()
+        self.failureResultOf(asked, AsteriskAnswerLost)
+
     def test_late_is_not_asked_again(self) -> None:
         """A time limit is one limit, not two."""
         self.open()

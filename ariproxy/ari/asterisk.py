@@ -46,10 +46,14 @@ class Asterisk:
             return await self._http.request(request)
         try:
             answer = await self._socket.request(request)
-        except SocketClosed:
+        except SocketClosed as lost:
             if self._only_socket or request.method not in IDEMPOTENT_METHODS:
                 raise
-            return await self._http.request(request)
+            try:
+                return await self._http.request(request)
+            except AsteriskUnavailable:
+                # It may have been carried out when it was asked on the socket.
+                raise lost from None
         if answer.status == NOT_ACCEPTABLE and request.method == "GET":
             # Something else than JSON; to read it again changes nothing.
             return await self._http.request(request)

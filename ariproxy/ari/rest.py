@@ -176,15 +176,21 @@ class RestClient:
     async def request(self, request: AsteriskRequest) -> AsteriskAnswer:
         """See ``IAsterisk``."""
         again = self._retries if request.method in IDEMPOTENT_METHODS else 0
+        lost: AsteriskAnswerLost | None = None
         while True:
             try:
                 return await self._limited(request, self._timeout)
             except _TimedOut as error:
                 raise AsteriskAnswerLost(str(error)) from None
-            except (AsteriskAnswerLost, _NotSent):
+            except AsteriskAnswerLost as error:
+                lost = error
                 if again <= 0:
                     raise
-                again -= 1
+            except AsteriskUnavailable as error:
+                if not isinstance(error, _NotSent) or again <= 0:
+                    # An earlier attempt may have reached Asterisk all the same.
+                    raise lost or error from None
+            again -= 1
 
     async def check(self) -> None:
         """See ``IHealthChecked``: asks ``/asterisk/ping``."""

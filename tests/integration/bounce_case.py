@@ -68,9 +68,9 @@ class CountingAsterisk:
 
     def start(self) -> None:
         # Room for all connections at once, as this process has other work than to
-        # accept them. Asterisk's own backlog is 10.
+        # accept them, as Asterisk's own.
         self._listening = reactor.listenTCP(
-            self.port, self._connections, backlog=500, interface=HOST
+            self.port, self._connections, backlog=10, interface=HOST
         )
 
     async def stop(self) -> None:

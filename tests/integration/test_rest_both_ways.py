@@ -12,12 +12,18 @@ from typing import Any
 from urllib.parse import urlencode
 
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+)
 
 from ariproxy.ari.asterisk import Asterisk
+from ariproxy.ari.connecting import AsteriskEndpoints
 from ariproxy.ari.messages import AsteriskAnswer, AsteriskRequest
 from ariproxy.ari.rest import RestClient, basic_authorization
 from ariproxy.ari.socket_rest import SocketRest, carried
@@ -88,7 +94,11 @@ class BothWaysTests(TestCase):
 
     def http(self, server: RealAsterisk) -> RestClient:
         return RestClient(
-            agent=Agent(reactor, pool=self.pool),
+            agent=Agent.usingEndpointFactory(
+                reactor,
+                AsteriskEndpoints(reactor, BrowserLikePolicyForHTTPS(), 1.0),
+                pool=self.pool,
+            ),
             clock=reactor,
             base=server.url,
             authorization=basic_authorization(server.user, server.password),
@@ -164,6 +174,16 @@ class BothWaysTests(TestCase):
                 (method, path, required),
             ]
         return questions
+
+    async def test_burst_over_http(self) -> None:
+        """A hundred requests at once, on connections that are not there yet."""
+        http = self.http(self.asterisk())
+        ping = AsteriskRequest("GET", "/asterisk/ping")
+        for _ in range(3):
+            asked = [ensureDeferred(http.request(ping)) for _ in range(100)]
+            answers = [await each for each in asked]
+            self.assertEqual({each.status for each in answers}, {200})
+            await self.pool.closeCachedConnections()
 
     async def test_all(self) -> None:
         """All operations, each with and without what it requires."""
