@@ -67,8 +67,7 @@ class CountingAsterisk:
         self._listening: Any = None
 
     def start(self) -> None:
-        # Room for all connections at once, as this process has other work than to
-        # accept them, as Asterisk's own.
+        # As little room for connections that are not accepted yet as Asterisk has.
         self._listening = reactor.listenTCP(
             self.port, self._connections, backlog=10, interface=HOST
         )
