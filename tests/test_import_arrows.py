@@ -69,7 +69,8 @@ ARROWS: dict[str, set[str]] = {
     # Adapters: interfaces, errors and values, never one another.
     "threads": {"errors", "interfaces"},
     "ari.rest": {"ari.messages", "errors", "interfaces", "tls"},
-    "ari.websocket": {"tls"},
+    "ari.frames": set(),
+    "ari.websocket": {"ari.frames", "tls"},
     "ari.connecting": set(),
     "ari.socket_rest": {"ari.messages", "errors", "repeated"},
     "ari.asterisk": {"ari.messages", "ari.socket_rest", "errors", "interfaces"},

@@ -350,6 +350,17 @@ class FailureTests(RestCase):
         self.assert_lost(asked, "broke before the whole answer came")
         self.assertEqual(len(self.reactor.tcpClients), 1)
 
+    def test_lost_then_refused(self) -> None:
+        """The first attempt may have been carried out, unless it changes nothing."""
+        asked = self.ask("DELETE")
+        self.accept().end(ConnectionDone())
+        self.refuse()
+        self.assert_lost(asked, "broke before the whole answer came")
+        asked = self.ask("GET")
+        self.accept().end(ConnectionDone())
+        self.refuse()
+        self.assert_unavailable(asked, "no connection")
+
     def test_certificate_refused(self) -> None:
         """Nothing was sent, so the request is certainly not carried out."""
         for refusal, text in (

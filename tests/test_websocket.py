@@ -410,6 +410,19 @@ class MessageTests(EventSocketCase):
         self.flush()
         self.assertEqual(self.messages, [b"first", b"second"])
 
+    def test_sent(self) -> None:
+        """What is sent arrives; nothing is once the close has begun."""
+        found: list[bytes] = []
+        self.assertFalse(self.socket.send(b"too early"))
+        self.start()
+        self.asterisk.side.onMessage = lambda payload, binary: found.append(payload)
+        self.assertTrue(self.socket.send(b"first"))
+        self.assertTrue(self.socket.send(b"x" * 2**17))
+        self.flush()
+        self.assertEqual(found, [b"first", b"x" * 2**17])
+        ensureDeferred(self.socket.stop())
+        self.assertFalse(self.socket.send(b"too late"))
+
     def test_binary(self) -> None:
         """A binary message is handed on as well: whoever reads it judges it."""
         self.start()

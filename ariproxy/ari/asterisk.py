@@ -6,6 +6,7 @@ from zope.interface import implementer
 
 from ariproxy.ari.messages import (
     IDEMPOTENT_METHODS,
+    SAFE_METHODS,
     AsteriskAnswer,
     AsteriskRequest,
 )
@@ -52,6 +53,8 @@ class Asterisk:
             try:
                 return await self._http.request(request)
             except AsteriskUnavailable:
+                if request.method in SAFE_METHODS:
+                    raise
                 # It may have been carried out when it was asked on the socket.
                 raise lost from None
         if answer.status == NOT_ACCEPTABLE and request.method == "GET":

@@ -8,6 +8,10 @@ IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELET
 """Methods that may be asked again after a lost answer (RFC 9110, 9.2.2)."""
 
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods that change nothing, whether they were carried out or not (9.2.1)."""
+
+
 class AsteriskRequest(Struct, frozen=True):
     """One REST request.
 

@@ -32,6 +32,7 @@ from zope.interface import implementer
 
 from ariproxy.ari.messages import (
     IDEMPOTENT_METHODS,
+    SAFE_METHODS,
     AsteriskAnswer,
     AsteriskRequest,
 )
@@ -188,8 +189,10 @@ class RestClient:
                     raise
             except AsteriskUnavailable as error:
                 if not isinstance(error, _NotSent) or again <= 0:
-                    # An earlier attempt may have reached Asterisk all the same.
-                    raise lost or error from None
+                    if lost is not None and request.method not in SAFE_METHODS:
+                        # An earlier attempt may have been carried out.
+                        raise lost from None
+                    raise
             again -= 1
 
     async def check(self) -> None:

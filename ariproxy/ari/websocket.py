@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from os import urandom
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
@@ -23,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txaio.tx import make_logger
 
+from ariproxy.ari.frames import masked_text
 from ariproxy.tls import tls_failure
 
 FIRST_WAIT = 0.5
@@ -113,6 +115,18 @@ class _Socket(WebSocketClientProtocol):
             return
         self._after(CLOSE_TIMEOUT, self._give_up, "no answer to our close")
         self.sendClose(1000)
+
+    def send_text(self, message: bytes) -> bool:
+        """Send a message; ``False`` after the close has begun.
+
+        Written here, as autobahn makes a masker, and text for a log that nobody
+        reads, for each message.
+        """
+        if self.state != self.STATE_OPEN:
+            return False
+        transport: Any = self.transport
+        transport.write(masked_text(message, urandom(4)))
+        return True
 
     def _ping(self) -> None:
         if self._silent_since_ping:
@@ -255,8 +269,7 @@ class EventSocket:
         """Send one text message; ``False`` if the socket is not open."""
         if self._socket is None or not self.is_open:
             return False
-        self._socket.sendMessage(message)
-        return True
+        return self._socket.send_text(message)
 
     async def stop(self) -> None:
         """Close the socket and return when it has ended. May be repeated."""

@@ -67,9 +67,10 @@ class CountingAsterisk:
         self._listening: Any = None
 
     def start(self) -> None:
-        # As little room for connections that are not accepted yet as Asterisk has.
+        # Room for all connections at once, as this process has other work than to
+        # accept them.
         self._listening = reactor.listenTCP(
-            self.port, self._connections, backlog=10, interface=HOST
+            self.port, self._connections, backlog=500, interface=HOST
         )
 
     async def stop(self) -> None:
