@@ -41,11 +41,8 @@ from ariproxy.interfaces import IAsterisk, IPublisher, IRecordSource
 from ariproxy.kafka.records import Headers, IncomingRecord, OutgoingRecord
 from ariproxy.metrics import Metrics
 from ariproxy.ordering import Lanes
-from ariproxy.repeated import Repeated
 from ariproxy.requests import Request, prepare
-
-PUBLISH_RETRY_AFTER = 0.5
-"""Seconds until an answer that Kafka did not take is offered again."""
+from ariproxy.unreadable import PUBLISH_RETRY_AFTER, Unreadable
 
 NOTICED_AFTER = 0.5
 """Seconds after which it is known whether Asterisk is away: a connection may be
@@ -100,7 +97,6 @@ class CommandStream:
     ) -> None:
         self._topic = topic
         self._commands_topic = commands_topic
-        self._dead_letter_topic = dead_letter_topic
         self._source = source
         self._asterisk = asterisk
         self._contexts = contexts
@@ -112,7 +108,9 @@ class CommandStream:
         self._marks = marks
         self._verbose = verbose
         self._lanes = Lanes(concurrency, self._failed)
-        self._unreadable = Repeated(clock)
+        self._unreadable = Unreadable(
+            dead_letter_topic, source, publisher, metrics, clock
+        )
         self._gate = Gate()
         self._shared = False
         self._stopping = False
@@ -175,7 +173,7 @@ class CommandStream:
             try:
                 command = decode_command(record.value)
             except UndecodableMessage as error:
-                self._unread(record, error)
+                self._unreadable.take(record, error)
                 continue
             self._lanes.add(
                 self._lane(record, command), partial(self._run, record, command)
@@ -360,54 +358,6 @@ class CommandStream:
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("A command ended without an answer", failure)
-
-    # -- what cannot be read ------------------------------------------------------
-
-    def _unread(self, record: IncomingRecord, error: Exception) -> None:
-        self._metrics.command_settled("undecodable")
-        if count := self._unreadable.due("undecodable"):
-            self._log.warn(
-                "Command at {topic}/{partition}/{offset} cannot be read and gets no "
-                "answer: {error} ({count} since the last such line)",
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                error=error,
-                count=count,
-            )
-        if self._dead_letter_topic is None:
-            self._source.settle(record)
-            return
-        letter = OutgoingRecord(
-            self._dead_letter_topic,
-            record.key,
-            record.value,
-            (
-                ("error", str(error).encode("utf-8", "replace")),
-                ("topic", record.topic.encode()),
-                ("partition", str(record.partition).encode()),
-                ("offset", str(record.offset).encode()),
-            ),
-        )
-        self._bury(record, letter)
-
-    def _bury(self, record: IncomingRecord, letter: OutgoingRecord) -> None:
-        def settled(error: Exception | None) -> None:
-            if isinstance(error, PublishFailed):
-                self._clock.callLater(PUBLISH_RETRY_AFTER, self._bury, record, letter)
-                return
-            if error is not None:
-                self._log.error(
-                    "Dead letter of {topic}/{partition}/{offset} not taken by Kafka: "
-                    "{error}",
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                    error=error,
-                )
-            self._source.settle(record)
-
-        self._publisher.publish(letter, settled)
 
 
 def _too_large(status: int, size: int) -> Answer:

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ariproxy.admission import Admission
 from ariproxy.ari.messages import AsteriskAnswer, AsteriskRequest
 from ariproxy.callcontext import KEY_PREFIX, CallContexts
-from ariproxy.commands import PUBLISH_RETRY_AFTER, CommandStream
+from ariproxy.commands import CommandStream
 from ariproxy.delivery import DeliveryMarks
 from ariproxy.errors import (
     AsteriskAnswerLost,
@@ -29,6 +29,7 @@ from ariproxy.errors import (
 )
 from ariproxy.kafka.records import Headers, IncomingRecord, OutgoingRecord
 from ariproxy.store.cached import CachedStore
+from ariproxy.unreadable import PUBLISH_RETRY_AFTER
 from tests.fakes import (
     FakeAsterisk,
     FakeSource,

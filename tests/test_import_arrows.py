@@ -57,7 +57,9 @@ ARROWS: dict[str, set[str]] = {
     # The two directions, which never see each other.
     "callcontext": BELOW | {"endings", "repeated"},
     "events": CORE | {"callcontext"},
-    "commands": CORE | {"admission", "callcontext", "delivery", "requests"},
+    "commands": CORE
+    | {"admission", "callcontext", "delivery", "requests", "unreadable"},
+    "unreadable": VALUES | {"interfaces", "metrics", "repeated"},
     "admission": VALUES | {"repeated"},
     "delivery": VALUES | {"clocks", "interfaces"},
     # What is shown of it.
