@@ -18,6 +18,9 @@ from tests.integration.services.ports import HOST, free_port, free_ports
 from tests.integration.services.processes import Server, program, services_folder
 
 _INSTANCES = "srv/ari-proxy-tests"
+RTP_PORTS = 80
+"""In a row; each call takes two. Long rows are soon used up."""
+
 _FOLDERS = ("run", "spool/recording", "spool/tmp", "log", "data", "cache", "keys")
 _UNUSED = "acl ccss cdr cel features manager pjproject stasis udptl"
 
@@ -163,7 +166,7 @@ class RealAsterisk(Server):
         self.password = password
         self.url = f"http://{HOST}:{self.port}/ari"
         self.sip_port = free_port()
-        rtp_start = free_ports(400)
+        rtp_start = free_ports(RTP_PORTS)
         modules_folder = next(tree().glob("usr/lib/*/asterisk/modules"))
         values = {
             "home": self._home,
@@ -173,7 +176,7 @@ class RealAsterisk(Server):
             "tls": self._tls() if tls else "",
             "sip_port": self.sip_port,
             "rtp_start": rtp_start,
-            "rtp_end": rtp_start + 399,
+            "rtp_end": rtp_start + RTP_PORTS - 1,
             "application": application,
             "user": user,
             "password": password,

@@ -51,6 +51,9 @@ def _is_unused(port: int) -> bool:
     try:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             with socket.socket(socket.AF_INET, kind) as attempt:
+                if kind == socket.SOCK_STREAM:
+                    # Connections that have ended linger for a minute; they are no use.
+                    attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 attempt.bind((HOST, port))
     except OSError:
         return False
