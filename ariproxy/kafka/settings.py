@@ -17,8 +17,6 @@ _RENAMED = {
     "max.request.size": "message.max.bytes",
     "send.buffer.bytes": "socket.send.buffer.bytes",
     "receive.buffer.bytes": "socket.receive.buffer.bytes",
-    "metadata.max.age.ms": "metadata.max.age.ms",
-    "socket.connection.setup.timeout.ms": "socket.connection.setup.timeout.ms",
 }
 _SAME = {
     "acks",
@@ -30,11 +28,13 @@ _SAME = {
     "enable.idempotence",
     "linger.ms",
     "max.in.flight.requests.per.connection",
+    "metadata.max.age.ms",
     "reconnect.backoff.max.ms",
     "reconnect.backoff.ms",
     "request.timeout.ms",
     "retries",
     "retry.backoff.ms",
+    "socket.connection.setup.timeout.ms",
 }
 
 LARGEST_RECORD = 1024 * 1024

@@ -18,7 +18,6 @@ from twisted.internet import reactor
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.protocols.policies import WrappingFactory
-from twisted.trial.unittest import TestCase
 
 from ariproxy.sandbox.asterisk import SimulatedAsterisk
 from ariproxy.sandbox.operations import RestAnswer, RestRequest, json_answer
@@ -29,6 +28,7 @@ from tests.integration.services import kafka
 from tests.integration.services.ports import HOST, free_port
 from tests.integration.services.proxy import Proxy
 from tests.integration.test_kafka_confluent import real_cluster
+from tests.integration.waiting import WaitingCase
 
 CALLS = 100
 RATE = 200
@@ -198,8 +198,10 @@ class LooseProxy(Proxy):
         return True
 
 
-class BounceCase(TestCase):
+class BounceCase(WaitingCase):
     """One Asterisk in this process, the daemon as a process, a real Kafka."""
+
+    limit = LIMIT
 
     skip = kafka.missing()
     timeout = 300
@@ -328,19 +330,6 @@ class BounceCase(TestCase):
             self.assertEqual(found[call], [t for t in wanted if t in found[call]])
 
     # -- time and logs ----------------------------------------------------------------
-
-    async def pause(self, seconds: float) -> None:
-        """Let the load go on for so long."""
-        await deferLater(reactor, seconds)
-
-    async def until(self, condition: Callable[[], Any], limit: float = LIMIT) -> float:
-        """Wait for a condition; gives the seconds that it took."""
-        began = time.monotonic()
-        while not condition():
-            if time.monotonic() - began > limit:
-                self.fail(f"not within {limit} s")
-            await deferLater(reactor, 0.01)
-        return time.monotonic() - began
 
     def lines(self, proxy: Proxy, pattern: str) -> list[str]:
         """The lines of its log in which the pattern is found."""

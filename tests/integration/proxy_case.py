@@ -6,15 +6,12 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
 from ariproxy.sandbox.asterisk import SimulatedAsterisk
 from ariproxy.sandbox.operations import RestAnswer, RestRequest, json_answer
@@ -24,6 +21,7 @@ from tests.integration.services import kafka
 from tests.integration.services.ports import HOST
 from tests.integration.services.proxy import Proxy
 from tests.integration.test_kafka_confluent import real_cluster
+from tests.integration.waiting import WaitingCase
 
 APP = "demo"
 KEY_PREFIX = "ari-proxy:call-context-provider:"
@@ -90,11 +88,13 @@ class LiveProxy(Proxy):
         return self.get("/health/live")[0] == 200
 
 
-class ProxyCase(TestCase):
+class ProxyCase(WaitingCase):
     """Sends events of our own making, and sees what comes out of Kafka.
 
     :ivar live: the ids of channels that Asterisk lists.
     """
+
+    limit = LIMIT
 
     skip = kafka.missing()
     timeout = 120
@@ -235,18 +235,6 @@ class ProxyCase(TestCase):
         self.assertNotIn(sent.number, self.published())
 
     # -- time, logs, health -------------------------------------------------------
-
-    async def pause(self, seconds: float) -> None:
-        await deferLater(reactor, seconds)
-
-    async def until(self, condition: Callable[[], Any], limit: float = LIMIT) -> float:
-        """Wait for a condition; gives the seconds that it took."""
-        began = time.monotonic()
-        while not condition():
-            if time.monotonic() - began > limit:
-                self.fail(f"not within {limit} s")
-            await deferLater(reactor, 0.01)
-        return time.monotonic() - began
 
     def warnings(self, proxy: Proxy, pattern: str = "") -> list[str]:
         """Its lines at level warn and above in which the pattern is found."""
